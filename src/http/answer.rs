@@ -1,0 +1,149 @@
+//! The answers the gateway gives itself: a closed list, each with a status, a stable code and a text.
+//!
+//! An [`Answer`] is all that a client may learn. What went wrong, where and why, is the error's to
+//! say, in the log, under the same request id.
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+
+use super::Body;
+
+/// Seconds after which a client that met a full or absent upstream may come back.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
+macro_rules! answers {
+    ($( $(#[doc = $doc:literal])+ $name:ident = $status:literal, $number:literal, $message:literal; )+) => {
+        /// What the gateway itself can answer. The `code` in the body is status × 100 + n.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Answer { $( $(#[doc = $doc])+ $name, )+ }
+
+        impl Answer {
+            /// Every answer there is, in the order of their codes.
+            pub(crate) const ALL: &'static [Self] = &[ $( Self::$name, )+ ];
+
+            /// The stable code of `{"code": …}`.
+            pub(crate) fn code(self) -> u32 {
+                match self { $( Self::$name => $status * 100 + $number, )+ }
+            }
+
+            /// The text of `{"message": …}`.
+            pub(crate) fn message(self) -> &'static str {
+                match self { $( Self::$name => $message, )+ }
+            }
+
+            /// When it is given and what helps, for docs/reference/errors.md.
+            pub(crate) fn meaning(self) -> &'static str {
+                match self { $( Self::$name => concat!($($doc),+), )+ }
+            }
+        }
+    };
+}
+
+answers! {
+    /// The request's target could not be read: a broken escape, a control character, a backslash, or dot segments that climb above the root.
+    BadPath = 400, 1, "bad request target";
+    /// No `Host`, more than one, or one that is not a host name.
+    BadHost = 400, 2, "bad host";
+    /// The request's body broke its own framing, or was longer or shorter than declared.
+    BadBody = 400, 3, "bad request body";
+    /// `Transfer-Encoding` other than a single `chunked`, or one in HTTP/1.0.
+    BadFraming = 400, 4, "bad message framing";
+    /// No route matches host and path.
+    NoRoute = 404, 1, "not found";
+    /// The route's side has no such file, or one that is never served.
+    NoFile = 404, 2, "no such file";
+    /// The path is routed, the method is not; `Allow` lists those that are.
+    MethodNotAllowed = 405, 1, "method not allowed";
+    /// A file of the legacy application can be read, not written to.
+    FileMethodNotAllowed = 405, 2, "method not allowed for a file";
+    /// `CONNECT` and `TRACE` are never served.
+    MethodRefused = 405, 3, "method refused";
+    /// The client was too slow to send its body (`timeouts.body_gap`).
+    BodyTooSlow = 408, 1, "request body too slow";
+    /// The body is larger than `limits.body_bytes` or the route's own `body_bytes`.
+    BodyTooLarge = 413, 1, "request body too large";
+    /// The target is longer than `limits.uri_bytes`.
+    TargetTooLong = 414, 1, "request target too long";
+    /// The range asked for lies outside the file.
+    RangeNotSatisfiable = 416, 1, "range not satisfiable";
+    /// `Expect` asked for something other than `100-continue`.
+    ExpectationFailed = 417, 1, "expectation failed";
+    /// One header is too large to be handed to PHP (FastCGI carries at most 65,535 bytes in one record).
+    HeaderTooLarge = 431, 1, "request header too large";
+    /// The client left before it was answered: never sent, only recorded.
+    ClientGone = 499, 1, "client closed the connection";
+    /// A handler panicked. The panic's text is in the log.
+    HandlerPanicked = 500, 1, "internal error";
+    /// The gateway could not do its own part (a temporary file, a descriptor). The cause is in the log.
+    Internal = 500, 2, "internal error";
+    /// `Transfer-Encoding` names a coding the gateway does not speak.
+    CodingNotImplemented = 501, 1, "transfer coding not implemented";
+    /// The upstream could not be reached. Nothing was executed.
+    Unreachable = 502, 1, "upstream unreachable";
+    /// The upstream broke off before its answer's head was complete. It may have acted.
+    Broken = 502, 2, "upstream broke off";
+    /// The upstream's answer is not valid in its protocol.
+    BadReply = 502, 3, "upstream gave an invalid answer";
+    /// The queue for the upstream is full (`queue_length`).
+    QueueFull = 503, 1, "upstream queue full";
+    /// No place at the upstream became free in time (`queue`).
+    QueueTimeout = 503, 2, "upstream busy";
+    /// The upstream has been down for a while and is probed in the background.
+    Down = 503, 3, "upstream down";
+    /// No room left to keep request bodies (`spool.disk`).
+    SpoolFull = 503, 4, "no room for the request body";
+    /// The gateway is shutting down.
+    Draining = 503, 5, "shutting down";
+    /// The answer's head did not come in time (`first_byte`).
+    FirstByteTimeout = 504, 1, "upstream too slow";
+    /// The route's `timeout` passed.
+    DeadlinePassed = 504, 2, "request took too long";
+}
+
+impl Answer {
+    /// The HTTP status it is sent with.
+    pub(crate) fn status(self) -> StatusCode {
+        u16::try_from(self.code() / 100)
+            .ok()
+            .and_then(|status| StatusCode::from_u16(status).ok())
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// Renders it as JSON, or as a small page for a client that prefers `text/html`.
+    pub(crate) fn render(self, request_headers: &HeaderMap, request_id: &str) -> Response<Body> {
+        let (kind, text) = if prefers_html(request_headers) {
+            ("text/html; charset=utf-8", self.page(request_id))
+        } else {
+            ("application/json", format!(r#"{{"code":{},"message":"{}","data":null}}"#, self.code(), self.message()))
+        };
+        let mut response = Response::new(Body::from(Bytes::from(text)));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
+        response
+    }
+
+    fn page(self, request_id: &str) -> String {
+        let (status, message, code) = (self.status().as_u16(), self.message(), self.code());
+        format!(
+            "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{status} {message}</title>\
+             <body style=\"font:16px/1.5 system-ui;margin:15vh auto;max-width:32em;padding:0 1em\">\
+             <h1>{status}</h1><p>{message}</p><p><small>code {code} · request {request_id}</small></p>"
+        )
+    }
+}
+
+/// Whether `text/html` stands before any JSON or wildcard in `Accept`, as browsers send it.
+fn prefers_html(headers: &HeaderMap) -> bool {
+    let Some(accept) = headers.get(ACCEPT).and_then(|value| value.to_str().ok()) else { return false };
+    accept
+        .split(',')
+        .map(|part| part.split(';').next().unwrap_or_default().trim())
+        .find(|kind| matches!(*kind, "text/html" | "application/xhtml+xml" | "application/json" | "*/*"))
+        .is_some_and(|kind| kind == "text/html" || kind == "application/xhtml+xml")
+}

@@ -1,0 +1,200 @@
+//! The two bodies of an exchange: what a client sends, and what a side answers.
+//!
+//! [`RequestBody`] holds a client to its limit and its pace. [`Body`] is the one concrete type of
+//! every answer, whichever side made it, so that nothing above is generic over bodies.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+/// An error from a side's body; it ends the client's connection, so that a cut answer never looks whole.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of an answer.
+pub(crate) enum Body {
+    /// No bytes, or the last ones have been given out.
+    Empty,
+    /// All of the bytes, already here.
+    Full(Bytes),
+    /// Bytes as they come from an HTTP upstream.
+    Incoming(Incoming),
+    /// Bytes as some other side makes them.
+    Stream(Pin<Box<dyn HttpBody<Data = Bytes, Error = BoxError>>>),
+}
+
+impl Body {
+    /// A body whose frames come from `stream`.
+    pub(crate) fn stream(stream: impl HttpBody<Data = Bytes, Error = BoxError> + 'static) -> Self {
+        Self::Stream(Box::pin(stream))
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        if bytes.is_empty() { Self::Empty } else { Self::Full(bytes) }
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "Body::Empty",
+            Self::Full(_) => "Body::Full",
+            Self::Incoming(_) => "Body::Incoming",
+            Self::Stream(_) => "Body::Stream",
+        })
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        match this {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *this = Self::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Self::Incoming(incoming) => {
+                let frame = ready!(Pin::new(incoming).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
+            Self::Stream(stream) => stream.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(_) => false,
+            Self::Incoming(incoming) => incoming.is_end_stream(),
+            Self::Stream(stream) => stream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Incoming(incoming) => incoming.size_hint(),
+            Self::Stream(stream) => stream.size_hint(),
+        }
+    }
+}
+
+/// Why a client's body could not be had to its end. The client is to blame, never a side.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyFault {
+    /// More bytes than the route allows.
+    #[error("the request's body is larger than {limit} bytes")]
+    TooLarge {
+        /// The most that was allowed.
+        limit: u64,
+    },
+    /// The client stopped sending.
+    #[error("the client sent nothing of its body for {gap:?}")]
+    TooSlow {
+        /// The longest silence that was allowed.
+        gap: Duration,
+    },
+    /// The connection broke, or the body's framing was wrong.
+    #[error("the client's body broke off")]
+    Broken(#[source] hyper::Error),
+}
+
+/// The body of a request: no longer than its limit, never silent for longer than its gap.
+pub(crate) struct RequestBody {
+    incoming: Option<Incoming>,
+    limit: u64,
+    left: u64,
+    gap: Duration,
+    // Armed only while the client keeps us waiting: a body that is already here costs no timer.
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl RequestBody {
+    /// Wraps what hyper reads from the client.
+    pub(crate) fn new(incoming: Incoming, limit: u64, gap: Duration) -> Self {
+        let incoming = (!incoming.is_end_stream()).then_some(incoming);
+        Self { incoming, limit, left: limit, gap, waiting: None }
+    }
+
+    /// A request without a body.
+    pub(crate) fn empty() -> Self {
+        Self { incoming: None, limit: 0, left: 0, gap: Duration::ZERO, waiting: None }
+    }
+
+    /// The length the client declared, if it did; 0 without a body.
+    pub(crate) fn declared_length(&self) -> Option<u64> {
+        self.size_hint().exact()
+    }
+
+    /// The most bytes this body may have.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+}
+
+impl fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestBody").field("limit", &self.limit).field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let this = self.get_mut();
+        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
+        match Pin::new(incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.waiting = None;
+                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                match this.left.checked_sub(length) {
+                    Some(left) => this.left = left,
+                    None => {
+                        this.incoming = None;
+                        return Poll::Ready(Some(Err(BodyFault::TooLarge { limit: this.limit })));
+                    }
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                this.incoming = None;
+                Poll::Ready(Some(Err(BodyFault::Broken(error))))
+            }
+            Poll::Ready(None) => {
+                this.incoming = None;
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                let gap = this.gap;
+                let waiting =
+                    this.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + gap)));
+                ready!(waiting.as_mut().poll(cx));
+                this.incoming = None;
+                Poll::Ready(Some(Err(BodyFault::TooSlow { gap })))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+    }
+}

@@ -1,0 +1,1 @@
+//! What is done to header fields at the edge and on the way back. (Stub.)

@@ -1,0 +1,20 @@
+//! Plain rules of HTTP: headers, paths, bodies, limits, and the answers the gateway gives itself.
+//!
+//! The lowest room of the house: everything above may use it, it uses nothing of the crate.
+//! It does no I/O of its own; a body here is something that is polled, never something that
+//! connects.
+
+pub(crate) mod answer;
+pub(crate) mod body;
+pub(crate) mod client;
+pub(crate) mod headers;
+pub(crate) mod limits;
+pub mod path;
+pub(crate) mod timeline;
+
+pub(crate) use answer::Answer;
+pub(crate) use body::{Body, BodyFault, BoxError, RequestBody};
+pub(crate) use client::Client;
+pub(crate) use limits::{Limits, Timeouts};
+pub(crate) use path::CanonicalPath;
+pub(crate) use timeline::Timeline;

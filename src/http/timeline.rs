@@ -1,0 +1,62 @@
+//! When things happened to one exchange: the moments the access log and the histograms are made of.
+//!
+//! A side fills it in as it goes, so that whatever becomes of the exchange (an answer, an error, a
+//! client that left) the record has what was reached.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+/// The moments of one exchange, filled in by whoever reaches them.
+#[derive(Debug)]
+pub(crate) struct Timeline {
+    started: Instant,
+    queued: Cell<Duration>,
+    handed_over: Cell<Option<Instant>>,
+    first_byte: Cell<Option<Instant>>,
+}
+
+impl Timeline {
+    /// Starts at the moment the request's head was complete.
+    pub(crate) fn start() -> Self {
+        Self {
+            started: Instant::now(),
+            queued: Cell::new(Duration::ZERO),
+            handed_over: Cell::new(None),
+            first_byte: Cell::new(None),
+        }
+    }
+
+    /// The moment the exchange began.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Notes how long the request waited for a place at the upstream (a PHP process).
+    pub(crate) fn queued(&self, waited: Duration) {
+        self.queued.set(waited);
+    }
+
+    /// Notes that the request is now being handed to the side that answers it.
+    /// Said again by a retry: the last attempt is the one whose service time counts.
+    pub(crate) fn handed_over(&self) {
+        self.handed_over.set(Some(Instant::now()));
+        self.first_byte.set(None);
+    }
+
+    /// Notes that the first byte of the side's answer is here.
+    pub(crate) fn first_byte(&self) {
+        if self.first_byte.get().is_none() {
+            self.first_byte.set(Some(Instant::now()));
+        }
+    }
+
+    /// How long the request waited for a place at the upstream.
+    pub(crate) fn queue_time(&self) -> Duration {
+        self.queued.get()
+    }
+
+    /// From handing over to the first byte back, without queueing; `None` before the first byte.
+    pub(crate) fn service_time(&self) -> Option<Duration> {
+        Some(self.first_byte.get()?.saturating_duration_since(self.handed_over.get()?))
+    }
+}

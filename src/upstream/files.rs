@@ -1,0 +1,1 @@
+//! Files of the legacy application, served by the gateway itself. (Stub.)

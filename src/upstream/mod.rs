@@ -1,0 +1,169 @@
+//! A request becomes a response: over FastCGI, over HTTP, or in a Rust handler.
+//!
+//! This room knows neither routes nor telemetry. It is given an [`Inbound`] request and a
+//! [`Timeline`] to fill in, and gives back a response or an [`Error`] that says what happened,
+//! whose fault it was and what the client may be told.
+
+pub mod fastcgi;
+pub(crate) mod files;
+pub(crate) mod handler;
+pub(crate) mod http;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::{HeaderValue, Response};
+use tokio::time::Instant;
+
+pub(crate) use self::handler::Handler;
+use crate::http::{Answer, Body, BodyFault, BoxError, CanonicalPath, Client, RequestBody, Timeline};
+
+/// A request as a side is given it: checked, cleaned and with its one path.
+///
+/// In `head`, hop-by-hop fields and everything a client may not say have been removed, but for
+/// `Upgrade` and `Connection: upgrade` of an upgrade request; `X-Request-Id` is set; the target is
+/// the raw one.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    pub(crate) head: ::http::request::Parts,
+    pub(crate) body: RequestBody,
+    pub(crate) path: CanonicalPath,
+    pub(crate) client: Client,
+    pub(crate) request_id: HeaderValue,
+    /// When the answer's head must be here, whatever the side's own deadlines say.
+    pub(crate) deadline: Instant,
+}
+
+/// Where a side's requests go.
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    /// A PHP-FPM pool.
+    Php(Arc<fastcgi::Php>),
+    /// An HTTP service: one server or several.
+    Http(Arc<http::Service>),
+    /// A Rust handler inside the process.
+    Handler(Arc<Handler>),
+}
+
+impl Target {
+    /// Its name in routes.toml.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Php(php) => php.name(),
+            Self::Http(service) => service.name(),
+            Self::Handler(handler) => handler.name(),
+        }
+    }
+
+    /// Hands the request over and waits for the head of the answer.
+    pub(crate) async fn call(&self, inbound: Inbound, timeline: &Timeline) -> Result<Response<Body>, Error> {
+        match self {
+            Self::Php(php) => php.call(inbound, timeline).await,
+            Self::Http(service) => service.call(inbound, timeline).await,
+            Self::Handler(handler) => handler.call(inbound, timeline).await,
+        }
+    }
+}
+
+/// Why a side gave no answer. Which side it was, the exchange knows.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// Nothing of the request was sent.
+    #[error("cannot connect to {address}")]
+    Unreachable { address: String, #[source] source: std::io::Error },
+    /// It failed for a whole `connect` deadline; only a probe goes there now.
+    #[error("down since {since:?}; requests are refused until a probe succeeds")]
+    Down { since: Duration },
+    /// As many wait as may wait.
+    #[error("{length} requests wait already")]
+    QueueFull { length: usize },
+    /// No place became free.
+    #[error("no place became free within {waited:?}")]
+    QueueTimeout { waited: Duration },
+    /// The connection ended before the answer's head was complete. It may have acted.
+    #[error("the connection ended before the answer's head was complete")]
+    Broken { #[source] source: Option<BoxError> },
+    /// The reply breaks the protocol.
+    #[error("invalid reply: {what}")]
+    BadReply { what: &'static str },
+    /// The head of the answer did not come.
+    #[error("no answer within {waited:?}")]
+    FirstByteTimeout { waited: Duration },
+    /// The route's own deadline.
+    #[error("not answered within the route's timeout of {timeout:?}")]
+    DeadlinePassed { timeout: Duration },
+    /// One parameter exceeds what a FastCGI record can carry.
+    #[error("the parameter {name} has {length} bytes; a FastCGI record carries at most 65535")]
+    HeaderTooLarge { name: String, length: usize },
+    /// The client's body, not the side.
+    #[error(transparent)]
+    Body(#[from] BodyFault),
+    /// More bytes than declared, or fewer.
+    #[error("the request's body has {received} bytes, its head declares {declared}")]
+    BodyLength { declared: u64, received: u64 },
+    /// Bodies on disk take all the room they may take.
+    #[error("request bodies waiting on disk fill the spool of {limit} bytes")]
+    SpoolFull { limit: u64 },
+    /// A temporary file failed.
+    #[error("cannot keep the request's body on disk")]
+    Spool(#[source] std::io::Error),
+    /// No file, or one that is never served.
+    #[error("no file is served for this path: {why}")]
+    NoFile { why: &'static str },
+    /// A file is asked for by a method that is not GET or HEAD.
+    #[error("a file is served for GET and HEAD only")]
+    FileMethod,
+    /// A file could not be read.
+    #[error("cannot read the file")]
+    File(#[source] std::io::Error),
+    /// A handler panicked.
+    #[error("the handler panicked: {message}")]
+    Panicked { message: String },
+}
+
+impl Error {
+    /// What the client is told.
+    pub(crate) fn answer(&self) -> Answer {
+        match self {
+            Self::Unreachable { .. } => Answer::Unreachable,
+            Self::Down { .. } => Answer::Down,
+            Self::QueueFull { .. } => Answer::QueueFull,
+            Self::QueueTimeout { .. } => Answer::QueueTimeout,
+            Self::Broken { .. } => Answer::Broken,
+            Self::BadReply { .. } => Answer::BadReply,
+            Self::FirstByteTimeout { .. } => Answer::FirstByteTimeout,
+            Self::DeadlinePassed { .. } => Answer::DeadlinePassed,
+            Self::HeaderTooLarge { .. } => Answer::HeaderTooLarge,
+            Self::Body(BodyFault::TooLarge { .. }) => Answer::BodyTooLarge,
+            Self::Body(BodyFault::TooSlow { .. }) => Answer::BodyTooSlow,
+            Self::Body(BodyFault::Broken(_)) | Self::BodyLength { .. } => Answer::BadBody,
+            Self::SpoolFull { .. } => Answer::SpoolFull,
+            Self::Spool(_) | Self::File(_) => Answer::Internal,
+            Self::NoFile { .. } => Answer::NoFile,
+            Self::FileMethod => Answer::FileMethodNotAllowed,
+            Self::Panicked { .. } => Answer::HandlerPanicked,
+        }
+    }
+
+    /// The reason in `strangler_upstream_failures_total{upstream,reason}`; `None` when the side is not to blame.
+    pub(crate) fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Unreachable { .. } => Some("connect"),
+            Self::Down { .. } => Some("down"),
+            Self::QueueFull { .. } => Some("queue_full"),
+            Self::QueueTimeout { .. } => Some("queue_timeout"),
+            Self::Broken { .. } => Some("broken"),
+            Self::BadReply { .. } => Some("bad_reply"),
+            Self::FirstByteTimeout { .. } => Some("first_byte_timeout"),
+            Self::DeadlinePassed { .. } => Some("deadline"),
+            Self::SpoolFull { .. } | Self::Spool(_) => Some("spool"),
+            Self::File(_) => Some("file"),
+            Self::Panicked { .. } => Some("panic"),
+            Self::HeaderTooLarge { .. }
+            | Self::Body(_)
+            | Self::BodyLength { .. }
+            | Self::NoFile { .. }
+            | Self::FileMethod => None,
+        }
+    }
+}
