@@ -88,14 +88,13 @@ pub(crate) async fn serve(file: OpenFile, head: &request::Parts) -> Result<Respo
     let mut response = match judge(&head.headers, &etag, file.last_modified()) {
         Verdict::NotModified => bare(StatusCode::NOT_MODIFIED),
         Verdict::Failed => return Ok(bare(StatusCode::PRECONDITION_FAILED)),
-        // A range of HEAD has no meaning: it is defined for GET alone.
-        Verdict::Whole => content(&file, 0, file.length, is_head).await?,
-        Verdict::Ranged if is_head => content(&file, 0, file.length, is_head).await?,
-        Verdict::Ranged => match range(&head.headers, file.length) {
+        // A range has a meaning for GET alone.
+        Verdict::Ranged if !is_head => match range(&head.headers, file.length) {
             Part::Whole => content(&file, 0, file.length, is_head).await?,
             Part::Bytes { first, last } => partial(&file, first, last).await?,
             Part::Unsatisfiable => return Ok(unsatisfiable(&file, head)),
         },
+        Verdict::Ranged | Verdict::Whole => content(&file, 0, file.length, is_head).await?,
     };
     let headers = response.headers_mut();
     insert(headers, LAST_MODIFIED, httpdate::fmt_http_date(file.last_modified()));

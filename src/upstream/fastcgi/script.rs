@@ -26,7 +26,6 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use thread_local::ThreadLocal;
 
-pub(crate) use super::deny::DEFAULT_DENY;
 use super::deny::{Deny, is_source};
 use super::{Scripts, Settings};
 use crate::http::CanonicalPath;
@@ -73,7 +72,15 @@ pub(crate) struct Site {
     deny: Deny,
     internal: Vec<(String, PathBuf)>,
     symlinks: Vec<PathBuf>,
-    known: ThreadLocal<RefCell<Option<(Instant, Arc<Base>)>>>,
+    /// The root as each worker knows it.
+    known: ThreadLocal<RefCell<Option<Known>>>,
+}
+
+/// The root, and when it was looked up.
+#[derive(Debug)]
+struct Known {
+    since: Instant,
+    base: Arc<Base>,
 }
 
 /// A directory that files are opened beneath.
@@ -260,10 +267,10 @@ impl Site {
     fn base(&self) -> Arc<Base> {
         let mut known = self.known.get_or(RefCell::default).borrow_mut();
         match &*known {
-            Some((since, base)) if since.elapsed() < ROOT_TRUSTED => Arc::clone(base),
+            Some(Known { since, base }) if since.elapsed() < ROOT_TRUSTED => Arc::clone(base),
             _ => {
                 let base = Arc::new(Base::open(&self.root, true));
-                *known = Some((Instant::now(), Arc::clone(&base)));
+                *known = Some(Known { since: Instant::now(), base: Arc::clone(&base) });
                 base
             }
         }
@@ -465,6 +472,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::upstream::fastcgi::deny::DEFAULT_DENY;
     use crate::upstream::fastcgi::{Address, OnClientAbort};
 
     /// A document root in a directory of its own, with room beside it.
@@ -771,7 +779,7 @@ mod tests {
         fs::rename(place.path("next"), place.path("current")).unwrap();
         assert_eq!(root(&site), real("releases/1"), "looked up again within a second");
         let long_ago = Instant::now().checked_sub(ROOT_TRUSTED).unwrap();
-        site.known.get().unwrap().borrow_mut().as_mut().unwrap().0 = long_ago;
+        site.known.get().unwrap().borrow_mut().as_mut().unwrap().since = long_ago;
         assert_eq!(root(&site), real("releases/2"));
     }
 
