@@ -800,8 +800,28 @@ mod tests {
         // Paths that no CanonicalPath can be: the file system has the last word.
         for path in ["../secret.txt", "x/../../secret.txt", "./../secret.txt", "//etc/passwd", "/etc/passwd"] {
             let found = site.open(&base, path.as_bytes(), Want::Bytes);
-            assert!(matches!(found, Ok(Entry::Absent)), "{path}: {found:?}");
+            assert!(!matches!(found, Ok(Entry::File(..))), "{path}: {found:?}");
         }
+    }
+
+    #[test]
+    fn without_openat2_the_same_files_are_found() {
+        let place = Place::new(Scripts::Files);
+        place.write("public/css/site.css", "x");
+        place.write("public/a.php", "<?php");
+        place.write("secret.txt", "x");
+        symlink("../secret.txt", place.path("public/leak.txt")).unwrap();
+        let site = Site::new(&place.settings);
+        let base = site.base();
+        let open = |path: &str, want| site.open_through_links(&base, path.as_bytes(), want);
+        assert!(matches!(open("css/site.css", Want::Bytes), Ok(Entry::File(..))));
+        assert!(matches!(open("a.php", Want::Presence), Ok(Entry::File(..))));
+        assert!(matches!(open("css", Want::Bytes), Ok(Entry::Directory)));
+        assert!(matches!(open("none", Want::Bytes), Ok(Entry::Absent)));
+        for path in ["leak.txt", "../secret.txt", "css/../../secret.txt"] {
+            assert!(matches!(open(path, Want::Bytes), Err(Error::NoFile { .. })), "{path}");
+        }
+        assert!(matches!(open("a.php", Want::Bytes), Err(Error::NoFile { .. })));
     }
 
     #[test]

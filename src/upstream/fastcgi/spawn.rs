@@ -168,7 +168,7 @@ async fn supervise(recipe: Recipe, mut running: Running, mut stop: oneshot::Rece
             match started {
                 Ok(running) => break running,
                 Err(error) => {
-                    tracing::error!(upstream, error = &error as &dyn std::error::Error, "php-fpm did not start")
+                    tracing::error!(upstream, error = &error as &dyn std::error::Error, "php-fpm did not start");
                 }
             }
         };
@@ -644,6 +644,8 @@ mod tests {
         let mut owner = process::Command::new(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "upstream::fastcgi::spawn::tests::owner"])
             .env(OWNED, directory.path())
+            // A process that is killed does not tidy up; the directory of this test does.
+            .env("TMPDIR", directory.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
