@@ -157,7 +157,8 @@ fn escaped_byte(rest: &mut impl Iterator<Item = u8>) -> Result<u8, PathFault> {
     Ok(digit()? << 4 | digit()?)
 }
 
-fn hex_value(digit: u8) -> Option<u8> {
+/// What a hexadecimal digit stands for.
+pub(crate) fn hex_value(digit: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),
         b'a'..=b'f' => Some(digit - b'a' + 10),
