@@ -234,13 +234,10 @@ mod tests {
     use super::*;
     use crate::http::CanonicalPath;
 
-    fn params<'p>(pattern: &'p Pattern, path: &'p str) -> Option<Vec<(&'p str, &'p str)>> {
-        pattern.params(path)
-    }
-
     #[test]
     fn a_pattern_matches_whole_paths_and_names_their_parts() {
-        let wanted: [(&str, &str, Option<&[(&str, &str)]>); 19] = [
+        type Params<'t> = Option<&'t [(&'t str, &'t str)]>;
+        let cases: [(&str, &str, Params<'_>); 19] = [
             ("/", "/", Some(&[])),
             ("/", "/a", None),
             ("/a", "/a", Some(&[])),
@@ -261,9 +258,9 @@ mod tests {
             ("/café/{x}", "/café/a%2Fb", Some(&[("x", "a%2Fb")])),
             ("/b", "/a", None),
         ];
-        for (pattern, path, wanted) in wanted {
+        for (pattern, path, wanted) in cases {
             let pattern = Pattern::parse(pattern).unwrap();
-            assert_eq!(params(&pattern, path).as_deref(), wanted, "{pattern} {path}");
+            assert_eq!(pattern.params(path).as_deref(), wanted, "{pattern} {path}");
         }
     }
 

@@ -321,7 +321,7 @@ mod tests {
     fn route_texts() -> impl Strategy<Value = String> {
         let methods = prop_oneof![3 => Just("*"), 2 => Just("GET"), 1 => Just("HEAD"), 1 => Just("GET,PUT"), 1 => Just("PUT,POST")];
         let host = prop_oneof![3 => Just(""), 1 => Just("shop"), 1 => Just("api")];
-        let path = "(/(a|b|\\{x\\})){0,3}(/|/\\{\\*r\\}|/a)";
+        let path = "(/(a|b|\\{x\\})){0,3}(/|/a|/\\{x\\}|/\\{\\*r\\})";
         let when =
             prop_oneof![4 => Just(""), 1 => Just(" h=1"), 1 => Just(" h=2"), 1 => Just(" g=1"), 1 => Just(" g=1 h=1")];
         (methods, host, path, when).prop_map(|(methods, host, path, when)| {
@@ -330,6 +330,12 @@ mod tests {
                 path.split('/').enumerate().map(|(at, s)| s.replace("{x}", &format!("{{x{at}}}"))).collect();
             format!("{methods} {host}{}{when}", path.join("/"))
         })
+    }
+
+    /// Routes that differ in little, so that many tie.
+    fn close_route_texts() -> impl Strategy<Value = String> {
+        ("(GET|GET,PUT|\\*)", "(/a|/\\{x\\})", "( h=1| h=2| g=1| g=1 h=1)?")
+            .prop_map(|(methods, path, when)| methods + " " + &path + &when)
     }
 
     fn request_texts() -> impl Strategy<Value = String> {
@@ -373,8 +379,8 @@ mod tests {
 
         #[test]
         fn a_table_without_conflict_never_leaves_a_choice(
-            texts in proptest::collection::vec(route_texts(), 2..6),
-            request in request_texts(),
+            texts in proptest::collection::vec(close_route_texts(), 2..6),
+            request in "(GET|PUT|POST) /a( h=1| h=2| g=1| g=1 h=1| g=1 h=2)?",
         ) {
             // With the names turned around, a choice by name would show.
             let named = |turned: bool| {
