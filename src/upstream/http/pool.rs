@@ -301,3 +301,80 @@ fn add(gauge: &AtomicUsize, by: usize) {
 fn sub(gauge: &AtomicUsize, by: usize) {
     gauge.store(gauge.load(Ordering::Relaxed).saturating_sub(by), Ordering::Relaxed);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn fail(pool: &Pool, server: usize, times: usize, now: Instant) {
+        (0..times).for_each(|_| pool.settle(server, false, now));
+    }
+
+    fn chosen(pool: &Pool, now: Instant) -> Vec<usize> {
+        let mut chosen: Vec<_> = (0..60).filter_map(|_| pool.choose(&[], now)).map(|place| place.server).collect();
+        chosen.sort_unstable();
+        chosen.dedup();
+        chosen
+    }
+
+    #[test]
+    fn the_less_loaded_of_two_servers_is_chosen() {
+        let (pool, now) = (Pool::new(2, SECOND), Instant::now());
+        let first = pool.choose(&[], now).unwrap();
+        let second = pool.choose(&[], now).unwrap();
+        assert_ne!(first.server, second.server);
+        let server = first.server;
+        drop(first);
+        assert_eq!(pool.choose(&[], now).unwrap().server, server);
+        assert_eq!(pool.connections(), (1, 0));
+    }
+
+    #[test]
+    fn a_server_that_fails_three_times_in_a_row_is_taken_out() {
+        let (pool, now) = (Pool::new(3, SECOND), Instant::now());
+        fail(&pool, 1, 2, now);
+        pool.settle(1, true, now);
+        fail(&pool, 1, 2, now);
+        assert_eq!(chosen(&pool, now), [0, 1, 2]);
+        fail(&pool, 1, 1, now);
+        assert_eq!(chosen(&pool, now), [0, 2]);
+    }
+
+    #[test]
+    fn one_probe_decides_whether_a_server_comes_back() {
+        let (pool, mut now) = (Pool::new(2, SECOND), Instant::now());
+        fail(&pool, 0, 3, now);
+        for pause in [1, 2, 4, 8, 16, 30, 30] {
+            now += SECOND * pause;
+            let before = now - Duration::from_millis(1);
+            assert_eq!(chosen(&pool, before), [1], "still out after {pause} s less a moment");
+            let probes = (0..60).filter(|_| pool.choose(&[], now).is_some_and(|place| place.server == 0)).count();
+            assert_eq!(probes, 1);
+            fail(&pool, 0, 1, now);
+        }
+        now += SECOND * 30;
+        assert_eq!(chosen(&pool, now), [0, 1]);
+        pool.settle(0, true, now);
+        assert_eq!(chosen(&pool, now), [0, 1]);
+    }
+
+    #[test]
+    fn when_all_servers_are_out_all_are_asked() {
+        let (pool, now) = (Pool::new(2, SECOND), Instant::now());
+        fail(&pool, 0, 9, now);
+        fail(&pool, 1, 9, now);
+        assert_eq!(chosen(&pool, now), [0, 1]);
+        fail(&pool, 0, 9, now);
+        assert!(chosen(&pool, now + SECOND).contains(&0), "asked in vain while out is no failed probe");
+    }
+
+    #[test]
+    fn a_server_that_was_tried_is_not_chosen_again() {
+        let (pool, now) = (Pool::new(2, SECOND), Instant::now());
+        assert_eq!(pool.choose(&[0], now).unwrap().server, 1);
+        assert!(pool.choose(&[0, 1], now).is_none());
+        assert!(Pool::new(0, SECOND).choose(&[], now).is_none());
+    }
+}

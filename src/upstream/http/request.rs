@@ -96,10 +96,8 @@ fn forward(headers: &mut HeaderMap, client: &Client, host: Option<&HeaderValue>)
 
 /// Whether a request may be sent a second time to a server that closed the connection without a word.
 pub(super) fn is_repeatable(request: &Request<Upload>) -> bool {
-    let idempotent = match *request.method() {
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE => true,
-        _ => false,
-    };
+    let idempotent =
+        matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
     idempotent && http_body::Body::is_end_stream(request.body()) && !request.headers().contains_key(UPGRADE)
 }
 

@@ -762,16 +762,57 @@ fn idle_connections_do_not_outlive_their_time() {
 fn idle_connections_end_with_their_service() {
     run(async {
         let script = Script::echo("x").await;
-        let service = {
-            let front = Front::start(settings(&[&script])).await;
-            front.get("/").await;
-            Rc::downgrade(&front.service)
+        let service = Service::new("orders", settings(&[&script]));
+        let head = Request::get("/").body(()).unwrap().into_parts().0;
+        let address = script.address;
+        let inbound = Inbound {
+            head,
+            body: RequestBody::empty(),
+            path: CanonicalPath::parse("/").unwrap(),
+            client: Client::of_connection(address, address),
+            request_id: HeaderValue::from_static("r-1"),
+            deadline: Instant::now() + LONG,
         };
-        assert_eq!(script.open.get(), 1);
-        // The front's acceptor still holds the service; what it holds ends with the pool.
-        let pool = Rc::clone(&service.upgrade().unwrap()).pool.clone();
-        drop(pool);
-        assert!(service.upgrade().is_some());
+        let timeline = Timeline::start();
+        let answer = service.call(inbound, &timeline).await.unwrap();
+        assert!(matches!(answer.body(), Body::Full(_)) && timeline.service_time().is_some());
+        assert!(script.head(0).contains(&format!("host: {address}\r\n")), "a request always has a host");
+        assert_eq!((script.open.get(), service.connections()), (1, (0, 1)));
+        drop(service);
+        eventually(|| script.open.get() == 0).await;
+    });
+}
+
+#[test]
+fn an_idle_connection_that_the_server_closed_is_closed_here_too() {
+    run(async {
+        let script = Script::start(|mut peer| async move {
+            peer.head().await;
+            peer.ok("once").await;
+            sleep(Duration::from_millis(20)).await;
+        })
+        .await;
+        let front = Front::start(settings(&[&script])).await;
+        front.get("/").await;
+        assert_eq!(front.service.connections(), (0, 1));
+        eventually(|| front.service.connections() == (0, 0)).await;
+    });
+}
+
+#[test]
+fn many_at_once_are_spread_over_the_servers_and_their_connections_kept() {
+    run(async {
+        let (one, two) = (Script::echo("one").await, Script::echo("two").await);
+        let front = Front::start(settings(&[&one, &two])).await;
+        for _ in 0..3 {
+            let answers = futures_util::future::join_all((0..40).map(|_| front.get("/"))).await;
+            assert!(answers.iter().all(|answer| answer.starts_with("HTTP/1.1 200")));
+        }
+        let (first, second) = (one.heads.borrow().len(), two.heads.borrow().len());
+        assert_eq!(first + second, 120);
+        assert!(first > 20 && second > 20, "{first} and {second}");
+        assert!(one.accepted.get() + two.accepted.get() < 100, "connections are used again");
+        assert_eq!(front.service.connections().0, 0);
     });
 }
 
@@ -856,5 +897,68 @@ fn an_upgrade_to_anything_else_is_not_asked_for() {
         let answer = front.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade, close\r\nUpgrade: h2c\r\n\r\n").await;
         assert!(answer.ends_with("plain"), "{answer}");
         assert!(!script.head(0).contains("upgrade"), "{}", script.head(0));
+    });
+}
+
+#[test]
+fn a_server_may_answer_while_it_is_still_being_sent_the_request() {
+    run(async {
+        let script = Script::start(|mut peer| async move {
+            peer.head().await;
+            peer.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+            let mut piece = [0; 1];
+            for _ in 0..4 {
+                peer.io.read_exact(&mut piece).await.unwrap();
+                peer.say(&format!("1\r\n{}\r\n", char::from(piece[0]))).await;
+            }
+            peer.say("0\r\n\r\n").await;
+            peer.closed().await;
+        })
+        .await;
+        let front = Front::start(settings(&[&script])).await;
+        let mut io = front.connect().await;
+        io.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        while !answer.ends_with("\r\n\r\n") {
+            io.read_line(&mut answer).await.unwrap();
+        }
+        for piece in ["1", "2", "3", "4"] {
+            io.write_all(piece.as_bytes()).await.unwrap();
+            let mut chunk = [0; 6];
+            io.read_exact(&mut chunk).await.unwrap();
+            assert_eq!(chunk, *format!("1\r\n{piece}\r\n").as_bytes());
+        }
+        eventually(|| front.service.connections() == (0, 0) && script.open.get() == 0).await;
+    });
+}
+
+#[test]
+fn a_full_backlog_of_a_unix_socket_is_waited_for() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("full.sock");
+        let listener = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        listener.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+        listener.listen(0).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let waiting = tokio::net::UnixStream::connect(&path).await.unwrap();
+        assert!(tokio::net::UnixStream::connect(&path).await.is_err(), "the backlog is full");
+        let listener: std::os::unix::net::UnixListener = std::os::fd::OwnedFd::from(listener).into();
+        let listener = tokio::net::UnixListener::from_std(listener).unwrap();
+        spawn_local(async move {
+            sleep(Duration::from_millis(30)).await;
+            drop(waiting);
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                spawn_local(async move {
+                    let mut head = [0; 16];
+                    if stream.read_exact(&mut head).await.is_ok() {
+                        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes").await.unwrap();
+                    }
+                });
+            }
+        });
+        let front = Front::start(Settings { servers: vec![Server::Unix(path)], ..settings(&[]) }).await;
+        assert!(front.get("/").await.ends_with("yes"));
     });
 }

@@ -116,3 +116,20 @@ impl AsyncWrite for Heard {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_is_silent_only_when_nothing_went_through_for_all_that_time() {
+        let began = Instant::now();
+        let last = Cell::new(began);
+        let speak = async {
+            tokio::time::sleep(SILENCE_MAX / 2).await;
+            last.set(Instant::now());
+        };
+        tokio::join!(speak, silence(&last));
+        assert!(began.elapsed() >= SILENCE_MAX * 3 / 2 && began.elapsed() < SILENCE_MAX * 2);
+    }
+}
