@@ -213,3 +213,25 @@ impl HttpBody for Coming {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stalls_are_all_counted_and_seldom_logged() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let file = log.reopen().unwrap();
+        let subscriber = tracing_subscriber::fmt().with_writer(std::sync::Mutex::new(file)).finish();
+        let watch = Watch::new("users", Kind::Worker);
+        tracing::subscriber::with_default(subscriber, || {
+            for millis in [99, 100, 101, 300, 200] {
+                watch.spent(Duration::from_millis(millis));
+            }
+        });
+        assert_eq!((watch.stalls(), watch.longest_stall()), (3, Duration::from_millis(300)));
+        assert_eq!(watch.busy(), Duration::from_millis(800));
+        let log = std::fs::read_to_string(log.path()).unwrap();
+        assert_eq!(log.matches("the handler kept its worker").count(), 1, "{log}");
+    }
+}

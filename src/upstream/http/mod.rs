@@ -9,6 +9,7 @@ mod connection;
 mod pool;
 mod reply;
 mod request;
+mod socket;
 #[cfg(test)]
 mod tests;
 mod tunnel;

@@ -76,13 +76,13 @@ fn origin_form(target: &Uri) -> Uri {
 
 fn forward(headers: &mut HeaderMap, client: &Client, host: Option<&HeaderValue>) {
     let ip = &*client.ip_text;
-    let list = headers.get(&X_FORWARDED_FOR).filter(|_| client.via_trusted_proxy).and_then(|list| list.to_str().ok());
+    let list = if client.via_trusted_proxy { listed(headers) } else { None };
     let list = match list {
-        Some(list) if list.rsplit(',').next().is_some_and(|last| last.trim() == ip) => None,
-        Some(list) => HeaderValue::try_from(format!("{list}, {ip}")).ok(),
-        None => HeaderValue::from_str(ip).ok(),
+        Some(list) if list.rsplit(',').next().is_some_and(|last| last.trim() == ip) => HeaderValue::try_from(list),
+        Some(list) => HeaderValue::try_from(format!("{list}, {ip}")),
+        None => HeaderValue::from_str(ip).map_err(Into::into),
     };
-    if let Some(list) = list {
+    if let Ok(list) = list {
         headers.insert(X_FORWARDED_FOR, list);
     }
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if client.https { "https" } else { "http" }));
@@ -92,6 +92,12 @@ fn forward(headers: &mut HeaderMap, client: &Client, host: Option<&HeaderValue>)
             None => headers.remove(X_FORWARDED_HOST),
         };
     }
+}
+
+/// What the proxies before us have listed; they may have used several lines for it.
+fn listed(headers: &HeaderMap) -> Option<String> {
+    let lines: Vec<&str> = headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|line| line.to_str().ok()).collect();
+    if lines.is_empty() { None } else { Some(lines.join(", ")) }
 }
 
 /// Whether a request may be sent a second time to a server that closed the connection without a word.

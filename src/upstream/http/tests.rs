@@ -254,10 +254,10 @@ fn what_a_trusted_proxy_says_is_kept_and_added_to() {
         let script = Script::echo("").await;
         let trust = |client: &mut Client| client.via_trusted_proxy = true;
         let front = Front::with_client(settings(&[&script]), trust).await;
-        let said = "X-Forwarded-For: 9.9.9.9\r\nX-Forwarded-Host: shop.example\r\n";
+        let said = "X-Forwarded-For: 9.9.9.9\r\nX-Forwarded-For: 8.8.8.8\r\nX-Forwarded-Host: shop.example\r\n";
         front.raw(&format!("GET / HTTP/1.1\r\nHost: in\r\nConnection: close\r\n{said}\r\n")).await;
         let head = script.head(0);
-        assert!(head.contains("x-forwarded-for: 9.9.9.9, 127.0.0.1\r\n"), "{head}");
+        assert!(head.contains("x-forwarded-for: 9.9.9.9, 8.8.8.8, 127.0.0.1\r\n"), "{head}");
         assert!(head.contains("x-forwarded-host: shop.example\r\n"), "{head}");
     });
 }
@@ -704,8 +704,16 @@ fn a_service_that_cannot_be_reached_says_where() {
 #[test]
 fn a_server_that_does_not_accept_leaves_time_for_the_others() {
     run(async {
-        // Reserved for documentation: nothing answers there.
-        let silent = Server::Tcp { host: "192.0.2.1".into(), port: 9 };
+        // A full backlog: the kernel drops what knocks.
+        let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        full.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        full.listen(0).unwrap();
+        let address = full.local_addr().unwrap().as_socket().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(knocked) = timeout(Duration::from_millis(50), TcpStream::connect(address)).await {
+            waiting.push(knocked.unwrap());
+        }
+        let silent = Server::Tcp { host: "127.0.0.1".into(), port: address.port() };
         let script = Script::echo("here").await;
         let connect = Duration::from_millis(400);
         let servers = vec![silent, script.server()];

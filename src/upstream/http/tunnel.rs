@@ -20,8 +20,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf, copy_bidirectional};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::connection::{Connection, Stream};
+use super::connection::Connection;
 use super::pool::{InFlight, Pool};
+use super::socket::Stream;
 use crate::http::Body;
 use crate::http::headers::strip_hop_by_hop;
 
