@@ -80,7 +80,7 @@ fn forward(headers: &mut HeaderMap, client: &Client, host: Option<&HeaderValue>)
     let list = match list {
         Some(list) if list.rsplit(',').next().is_some_and(|last| last.trim() == ip) => HeaderValue::try_from(list),
         Some(list) => HeaderValue::try_from(format!("{list}, {ip}")),
-        None => HeaderValue::from_str(ip).map_err(Into::into),
+        None => HeaderValue::from_str(ip),
     };
     if let Ok(list) = list {
         headers.insert(X_FORWARDED_FOR, list);
