@@ -12,19 +12,17 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ::http::header::{ACCEPT, ALLOW, CONNECTION};
+use ::http::header::{ACCEPT, ALLOW};
 use ::http::{HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
-use crate::http::headers::{self, Trust};
-use crate::http::host::Host;
-use crate::http::{Answer, Body, BodyFault, CanonicalPath, Client, RequestBody, request_id};
+use crate::http::request_id::{self, X_REQUEST_ID};
+use crate::http::{Answer, Body, CanonicalPath, Client, Host, RequestBody, headers};
 use crate::route::{Edge, Found, LiveTable, Route, RouteTable};
-use crate::telemetry::{Exchange, Recorded, Recorder, Side};
+use crate::telemetry::{Exchange, Recorded, Recorder};
 use crate::upstream::{self, Inbound};
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_STRANGLER_SIDE: HeaderName = HeaderName::from_static("x-strangler-side");
 
 /// What a request may use: the table in force and this worker's own counters.
@@ -111,9 +109,12 @@ async fn answer(
     let (side, place) = route.choose();
     exchange.sided(side, &place.stats);
 
-    let inbound = inbound.for_route(route.body_bytes, route.timeout)?;
-    let deadline = inbound.deadline;
-    match timeout_at(deadline, place.target.call(inbound, exchange.timeline())).await {
+    let inbound = Inbound {
+        body: inbound.body.limited_to(route.body_bytes)?,
+        deadline: Instant::now() + route.timeout,
+        ..inbound
+    };
+    match timeout_at(inbound.deadline, place.target.call(inbound, exchange.timeline())).await {
         Ok(answered) => Ok(answered?),
         Err(_) => Err(upstream::Error::DeadlinePassed { timeout: route.timeout }.into()),
     }
@@ -135,11 +136,15 @@ fn admit(
         return Err(Answer::TargetTooLong);
     }
     headers::check_framing(head.version, &head.headers)?;
-    let host = Host::of(&head)?;
+    let host = Host::of(head.version, &head.uri, &head.headers)?;
     let path = CanonicalPath::of(&head.uri).map_err(|_| Answer::BadPath)?;
 
-    let trust = if client.via_trusted_proxy { Trust::Proxy } else { Trust::Nobody };
-    headers::clean_request(&mut head.headers, trust);
+    let upgrade = headers::upgrade_wanted(&head.headers);
+    headers::clean_request(&mut head.headers, client.via_trusted_proxy);
+    headers::strip_hop_by_hop(&mut head.headers);
+    if upgrade {
+        headers::restore_upgrade(&mut head.headers);
+    }
     head.headers.insert(X_REQUEST_ID, request_id.clone());
     let body = RequestBody::new(body, edge.limits.body_bytes, edge.timeouts.body_gap);
     let request_id = request_id.clone();

@@ -129,6 +129,15 @@ impl RequestBody {
         Self { incoming, limit, left: limit, gap, waiting: None }
     }
 
+    /// The same body held to another limit, before any of it was read; refused at once when its
+    /// declared length is over it.
+    pub(crate) fn limited_to(self, limit: u64) -> Result<Self, BodyFault> {
+        if self.size_hint().lower() > limit {
+            return Err(BodyFault::TooLarge { limit });
+        }
+        Ok(Self { limit, left: limit, ..self })
+    }
+
     /// A request without a body.
     pub(crate) fn empty() -> Self {
         Self { incoming: None, limit: 0, left: 0, gap: Duration::ZERO, waiting: None }
