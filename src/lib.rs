@@ -5,3 +5,4 @@ pub mod http;
 pub mod upstream;
 mod route;
 mod telemetry;
+mod admin;

@@ -218,6 +218,14 @@ impl RouteStats {
         }
     }
 
+    /// Counts one exchange as the first worker would.
+    #[cfg(test)]
+    pub(crate) fn count_for_tests(&self, side: Side, status: u16, total: Duration) {
+        let error = status >= 500;
+        let outcome = Outcome { status, error, bytes_in: 0, bytes_out: 0, total, service: None };
+        self.cell(0).unwrap().side(side).count(&outcome);
+    }
+
     #[cfg(test)]
     pub(crate) fn history_for_tests(&self) -> std::sync::MutexGuard<'_, History> {
         self.history.lock().unwrap()
