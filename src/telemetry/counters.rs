@@ -214,7 +214,7 @@ impl RouteStats {
     pub(crate) fn tick(&self, now: Instant) {
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         if history.due(now) {
-            history.close(now, Side::ALL.map(|side| self.totals(side)));
+            history.close(now, &Side::ALL.map(|side| self.totals(side)));
         }
     }
 

@@ -345,6 +345,7 @@ mod tests {
     use std::io::Error;
 
     use http_body_util::BodyExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::super::counters::SideTotals;
     use super::super::{Destination, Telemetry};
@@ -551,6 +552,54 @@ mod tests {
         let line = house.only_line();
         assert_eq!((&line["host"], &line["user_agent"]), (&"shop.example".into(), &"curl/8".into()));
         assert!(!line.to_string().contains("s3cret"));
+    }
+
+    /// What becomes of `body` under hyper when a client sends `head` and reads the answer to its end.
+    async fn served_by_hyper(house: &House, head: &str, body: Body) {
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        let length = matches!(body, Body::Stream(_)).then_some(HeaderValue::from_static("4"));
+        let body = std::cell::Cell::new(Some(body));
+        let service = hyper::service::service_fn(async |request: ::http::Request<hyper::body::Incoming>| {
+            let mut exchange = house.open(request.method());
+            exchange.routed(&house.route, "legacy", 7);
+            exchange.sided(Side::Legacy, &house.php);
+            let mut response = Response::new(body.take().unwrap());
+            if let Some(length) = &length {
+                response.headers_mut().insert(CONTENT_LENGTH, length.clone());
+            }
+            Ok::<_, std::convert::Infallible>(exchange.close_with(response))
+        });
+        let io = hyper_util::rt::TokioIo::new(server);
+        let served = hyper::server::conn::http1::Builder::new().serve_connection(io, service);
+        let asked = async {
+            client.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await.unwrap();
+        };
+        let (served, ()) = tokio::join!(served, asked);
+        served.unwrap();
+    }
+
+    #[tokio::test]
+    async fn hyper_reads_every_kind_of_body_to_what_is_recorded_as_its_end() {
+        let whole = || Body::from(Bytes::from_static(b"abcd"));
+        let streamed = || Body::stream(Frames(vec![Ok("ab"), Ok("cd")]));
+        let empty = || Body::Empty;
+        let bodies: [(&dyn Fn() -> Body, u64); 3] = [(&whole, 4), (&streamed, 4), (&empty, 0)];
+        for (body, bytes) in bodies {
+            for (method, bytes) in [("GET", bytes), ("HEAD", 0)] {
+                let mut house = House::new();
+                let head = format!("{method} / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+                served_by_hyper(&house, &head, body()).await;
+                let line = house.only_line();
+                assert_eq!(
+                    (&line["ended"], &line["bytes_out"]),
+                    (&"complete".into(), &bytes.into()),
+                    "{method} {:?}",
+                    body()
+                );
+            }
+        }
     }
 
     #[test]

@@ -245,8 +245,9 @@ mod tests {
         ) {
             let told = recorded(&load).quantile(q).unwrap().as_nanos() as f64;
             load.sort_unstable();
-            let rank = ((load.len() as f64 * q).ceil() as usize).max(1);
-            let exact = load[rank - 1] as f64;
+            // The smallest duration that at least the share q does not exceed.
+            let enough = |at: &usize| (at + 1) as f64 >= load.len() as f64 * q;
+            let exact = load[(0..load.len()).find(enough).unwrap_or(load.len() - 1)] as f64;
             prop_assert!((told - exact).abs() <= 0.02 * exact, "q {q}: {told} instead of {exact}");
         }
 

@@ -192,7 +192,8 @@ fn text_of(value: &HeaderValue, max: usize) -> std::borrow::Cow<'_, str> {
 
 /// The longest start of `text` that has at most `max` bytes.
 fn cut(text: &str, max: usize) -> &str {
-    text.get(..text.floor_char_boundary(max)).unwrap_or(text)
+    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text.get(..end).unwrap_or(text)
 }
 
 /// Appends a query with the values of secret-looking names replaced, at most `room` bytes of it.

@@ -9,6 +9,7 @@
 mod access_log;
 mod counters;
 mod exchange;
+mod exposition;
 mod histogram;
 mod line;
 mod metrics;
@@ -25,7 +26,7 @@ pub(crate) use self::counters::{RouteStats, UpstreamStats};
 pub(crate) use self::exchange::{Exchange, Recorded, Recorder};
 pub(crate) use self::metrics::{Format, Gauges, HandlerGauge, RouteGauge, UpstreamGauge};
 pub(crate) use self::readiness::Readiness;
-pub(crate) use self::window::{Figures, Latency, TICK, Window};
+pub(crate) use self::window::{Figures, Latency, Window};
 
 use self::access_log::AccessLog;
 use self::counters::WorkerCell;
@@ -54,13 +55,15 @@ impl Side {
     }
 }
 
+/// Figures by name. Weak: what no table holds any more is forgotten; a name that comes back while
+/// it is still held goes on where it was.
+type Registry<T> = Mutex<BTreeMap<Box<str>, Weak<T>>>;
+
 /// All there is to measure with: made once, shared by control plane and workers.
 #[derive(Debug)]
 pub(crate) struct Telemetry {
-    // Weak: what no table and no exchange holds any more is forgotten; a name that comes back while
-    // it is still held goes on where it was.
-    routes: Mutex<BTreeMap<Box<str>, Weak<RouteStats>>>,
-    upstreams: Mutex<BTreeMap<Box<str>, Weak<UpstreamStats>>>,
+    routes: Registry<RouteStats>,
+    upstreams: Registry<UpstreamStats>,
     workers: Box<[Arc<WorkerCell>]>,
     unmatched: Arc<RouteStats>,
     log: AccessLog,
@@ -115,7 +118,7 @@ impl Telemetry {
         Recorder::new(index, cell, &self.unmatched, lines)
     }
 
-    /// Closes the slices of time that are over. The control plane calls it every [`TICK`].
+    /// Closes the slices of time that are over. The control plane calls it every ten seconds or more often.
     pub(crate) fn tick(&self, now: Instant) {
         for route in self.routes() {
             route.tick(now);
@@ -154,7 +157,7 @@ impl Telemetry {
     }
 }
 
-fn registered<T>(registry: &Mutex<BTreeMap<Box<str>, Weak<T>>>, name: &str, make: impl FnOnce() -> T) -> Arc<T> {
+fn registered<T>(registry: &Registry<T>, name: &str, make: impl FnOnce() -> T) -> Arc<T> {
     let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = registry.get(name).and_then(Weak::upgrade) {
         return known;
@@ -165,7 +168,7 @@ fn registered<T>(registry: &Mutex<BTreeMap<Box<str>, Weak<T>>>, name: &str, make
 }
 
 /// What is still held, in the order of names; the rest is struck off.
-fn held<T>(registry: &Mutex<BTreeMap<Box<str>, Weak<T>>>) -> Vec<Arc<T>> {
+fn held<T>(registry: &Registry<T>) -> Vec<Arc<T>> {
     let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
     let mut held = Vec::with_capacity(registry.len());
     registry.retain(|_, weak| weak.upgrade().map(|known| held.push(known)).is_some());

@@ -12,8 +12,8 @@ use super::Side;
 use super::counters::SideTotals;
 use super::histogram::{Difference, Distribution, Packed};
 
-/// How often [`super::Telemetry::tick`] is to be called: the length of the finest slice.
-pub(crate) const TICK: Duration = Duration::from_secs(10);
+/// The length of the finest slice; [`super::Telemetry::tick`] is to be called at least as often.
+const SLICE: Duration = Duration::from_secs(10);
 
 /// A tick that comes a little early must not make a slice a whole tick longer.
 const TOLERANCE: Duration = Duration::from_millis(500);
@@ -45,7 +45,7 @@ impl Window {
     /// The length of one slice, and how many of them make the window.
     fn slices(self) -> (Duration, usize) {
         match self {
-            Self::Minute => (TICK, 6),
+            Self::Minute => (SLICE, 6),
             Self::TenMinutes => (Duration::from_secs(60), 10),
             Self::Hour => (Duration::from_secs(300), 12),
         }
@@ -55,7 +55,7 @@ impl Window {
 /// Which of the two durations of an exchange is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Latency {
-    /// First byte in to last byte out.
+    /// The request's head to the answer's last byte.
     Total,
     /// Handing over to first byte back, without queueing.
     Service,
@@ -211,9 +211,9 @@ impl History {
     }
 
     /// Closes the slices that are over, with a reading of all sides.
-    pub(crate) fn close(&mut self, now: Instant, reading: [Option<SideTotals>; Side::ALL.len()]) {
+    pub(crate) fn close(&mut self, now: Instant, reading: &[Option<SideTotals>; Side::ALL.len()]) {
         for ring in self.rings.iter_mut().filter(|ring| ring.due(now)) {
-            ring.close(now, &reading);
+            ring.close(now, reading);
         }
     }
 
@@ -305,7 +305,7 @@ mod tests {
         let mut story = Story::new();
         story.run(1, |_| 20);
         for _ in 0..20 {
-            story.now += TICK;
+            story.now += SLICE;
             story.stats.tick(story.now);
         }
         assert!(story.stats.figures(Side::Legacy, Window::Minute, Latency::Total, story.now).is_none());
