@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use ::http::header::{ACCEPT, ALLOW};
 use ::http::{HeaderName, HeaderValue, Method, Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, timeout_at};
 
 use crate::http::request_id::{self, X_REQUEST_ID};
@@ -77,6 +77,7 @@ impl Worker {
         let request_id = request_id::of(request.headers(), client.via_trusted_proxy);
         let accept = request.headers().get(ACCEPT).cloned();
         let mut exchange = self.recorder.open(request.method(), request.uri(), &client, &request_id);
+        exchange.headers(request.headers());
 
         let outcome = answer(&table, request, client, &request_id, &mut exchange).await;
 
@@ -109,12 +110,13 @@ async fn answer(
     let (side, place) = route.choose();
     exchange.sided(side, &place.stats);
 
-    let inbound = Inbound {
-        body: inbound.body.limited_to(route.body_bytes)?,
-        deadline: Instant::now() + route.timeout,
-        ..inbound
-    };
-    match timeout_at(inbound.deadline, place.target.call(inbound, exchange.timeline())).await {
+    let mut body = inbound.body.limited_to(route.body_bytes).map_err(upstream::Error::from)?;
+    if !body.is_end_stream() {
+        body = body.counted(exchange.received());
+    }
+    let deadline = Instant::now() + route.timeout;
+    let inbound = Inbound { body, deadline, ..inbound };
+    match timeout_at(deadline, place.target.call(inbound, exchange.timeline())).await {
         Ok(answered) => Ok(answered?),
         Err(_) => Err(upstream::Error::DeadlinePassed { timeout: route.timeout }.into()),
     }

@@ -54,10 +54,10 @@ use tower_service::Service;
 
 use crate::cli::Program;
 use crate::http::BoxError;
-use crate::upstream::Handler;
+use crate::upstream::handler::{Handler, Kind};
 
 type SetUp<S> = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<S, BoxError>>>>>;
-type Install<S> = Box<dyn FnOnce(&S, &Handler)>;
+type Install<S> = Box<dyn FnOnce(&S, &Handler) -> std::io::Result<bool>>;
 
 /// A gateway with handlers: a binary of your own with all of `strangler`'s commands.
 ///
@@ -141,7 +141,7 @@ impl<S: 'static> Gateway<S> {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        self.add(Handler::declare(name), make)
+        self.add(Handler::declare(name, Kind::Worker), make)
     }
 
     /// Adds a handler that blocks (reads files, computes for long, calls a blocking library): its
@@ -168,7 +168,7 @@ impl<S: 'static> Gateway<S> {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        self.add(Handler::declare_blocking(name), make)
+        self.add(Handler::declare(name, Kind::BLOCKING), make)
     }
 
     /// Runs the command given by the program's arguments; `--help` lists them.
@@ -192,7 +192,7 @@ impl<S: 'static> Gateway<S> {
         let ready = Box::pin(async move {
             let state = setup().await?;
             for (handler, install) in installs {
-                install(&state, &handler);
+                install(&state, &handler)?;
             }
             Ok(())
         });

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
@@ -98,7 +98,7 @@ async fn serve(options: &Options, program: Program) -> Result<(), Failure> {
     let table = Arc::new(LiveTable::new(table));
     let drain = Drain::new();
     let server = Server::start(&listen.http, workers, &table, &telemetry, &drain)?;
-    let status = Arc::new(ReloadStatus::new());
+    let status = Arc::new(ReloadStatus::default());
     let admin = match listen.admin {
         Some(address) => Some(open_admin(address, &table, &telemetry, &status)?),
         None => None,
@@ -158,7 +158,7 @@ fn load(
 async fn tick(telemetry: Arc<Telemetry>) {
     loop {
         tokio::time::sleep(TICK).await;
-        telemetry.tick(SystemTime::now());
+        telemetry.tick(Instant::now());
     }
 }
 

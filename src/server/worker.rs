@@ -59,7 +59,10 @@ pub(super) fn run(
         };
         let _ = ready.send(Ok(()));
         let Common { phases, census, last_one_out } = common;
-        serve(Rc::new(worker()), listeners, phases, census).await;
+        let worker = Rc::new(worker());
+        let logged = Rc::clone(&worker);
+        tokio::task::spawn_local(async move { logged.recorder().keep_log_moving().await });
+        serve(worker, listeners, phases, census).await;
         // A handler's connections (a database pool) may belong to any worker's event loop, so
         // none stops turning before all have answered their last request.
         last_one_out.wait().await;
