@@ -1,4 +1,5 @@
 //! PHP-FPM, spoken to in FastCGI. (Stub.)
+pub(crate) mod script;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -51,6 +52,8 @@ pub(crate) struct Settings {
     /// `internal`: prefixes that X-Accel-Redirect may name, and the directories they stand for.
     /// X-Sendfile may name files below these directories.
     pub(crate) internal: Vec<(String, PathBuf)>,
+    /// Folders outside of `root` that symlinks below it may lead to.
+    pub(crate) symlinks: Vec<PathBuf>,
     /// Children of a php-fpm that the gateway starts itself; `None`: somebody else runs it.
     pub(crate) spawn: Option<u32>,
 }
