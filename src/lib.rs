@@ -1,9 +1,9 @@
 //! A gateway in front of a PHP application that moves to Rust, route by route. (Map to be written.)
 #![allow(dead_code)]
 
-mod admin;
-mod config;
 pub mod http;
+pub mod upstream;
 mod route;
 mod telemetry;
-pub mod upstream;
+mod admin;
+mod config;

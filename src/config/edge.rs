@@ -4,7 +4,6 @@
 //! kept apart from what is swapped with the routes ([`Edge`]). Nothing is bound here.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 
 use ipnet::IpNet;
 
@@ -13,6 +12,7 @@ use super::reader::{
 };
 use crate::http::{Limits, Timeouts};
 use crate::route::Edge;
+use crate::telemetry::Destination;
 
 /// Where the gateway listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,24 +23,12 @@ pub(crate) struct Listen {
     pub(crate) admin: Option<SocketAddr>,
 }
 
-/// Where the access log goes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum AccessLog {
-    /// Standard output, for whatever collects it.
-    #[default]
-    Stdout,
-    /// Nowhere.
-    Off,
-    /// Appended to this file.
-    File(PathBuf),
-}
-
 /// What is read once, at the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Fixed {
     pub(super) listen: Listen,
     pub(super) workers: usize,
-    pub(super) access_log: AccessLog,
+    pub(super) access_log: Destination,
 }
 
 impl Fixed {
@@ -78,8 +66,8 @@ pub(super) fn listen(file: &Reader<'_>) -> Listen {
     Listen { http, admin }
 }
 
-pub(super) fn server(file: &Reader<'_>) -> (Edge, usize, AccessLog) {
-    let Some(reader) = file.table("server") else { return (Edge::default(), 0, AccessLog::default()) };
+pub(super) fn server(file: &Reader<'_>) -> (Edge, usize, Destination) {
+    let Some(reader) = file.table("server") else { return (Edge::default(), 0, Destination::default()) };
     let workers = reader.get("workers", workers).unwrap_or_default();
     let access_log = reader.get("access_log", access_log).unwrap_or_default();
     let edge = Edge {
@@ -156,16 +144,16 @@ fn header_count(value: &Value<'_>) -> Option<usize> {
     Some(count)
 }
 
-fn access_log(value: &Value<'_>) -> Option<AccessLog> {
+fn access_log(value: &Value<'_>) -> Option<Destination> {
     Some(match value.as_str()? {
-        "stdout" => AccessLog::Stdout,
-        "off" => AccessLog::Off,
+        "stdout" => Destination::Stdout,
+        "off" => Destination::Off,
         word if !word.contains('/') => {
             let remedy = format!("write \"stdout\", \"off\" or a path like \"./{word}\"");
             value.fault(format!("access_log cannot be \"{word}\""), remedy);
             return None;
         }
-        _ => AccessLog::File(path(value)?),
+        _ => Destination::File(path(value)?),
     })
 }
 

@@ -28,6 +28,17 @@ pub(crate) struct Flipped {
     pub(crate) changed: bool,
 }
 
+impl fmt::Display for Flipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { route, from, to, changed } = self;
+        match (changed, from) {
+            (false, _) => write!(f, "{route}: served by {to} already"),
+            (true, Some(from)) => write!(f, "{route}: {from} → {to}"),
+            (true, None) => write!(f, "{route}: → {to}, no longer what it inherits"),
+        }
+    }
+}
+
 /// Why the file is as it was.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FlipError {

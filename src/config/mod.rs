@@ -9,7 +9,7 @@
 
 mod edge;
 mod fault;
-pub(crate) mod flip;
+mod flip;
 mod fpm;
 mod reader;
 mod routes;
@@ -17,7 +17,7 @@ mod source;
 mod spec;
 mod units;
 mod upstream;
-pub(crate) mod watch;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,12 +26,14 @@ use std::sync::Arc;
 use toml::de::DeTable;
 
 use self::edge::Fixed;
-pub(crate) use self::edge::{AccessLog, Listen};
+pub(crate) use self::edge::Listen;
 pub(crate) use self::fault::Faults;
 use self::fault::Sheet;
+pub(crate) use self::flip::flip;
 use self::reader::Reader;
+pub(crate) use self::watch::Watcher;
 use crate::route::RouteTable;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Destination, Telemetry};
 use crate::upstream::{Handler, Target};
 
 /// What the file may refer to without saying it.
@@ -52,11 +54,19 @@ pub(crate) struct Loaded {
     pub(crate) listen: Listen,
     /// Never 0: one per core has become their number.
     pub(crate) workers: usize,
-    pub(crate) access_log: AccessLog,
-    /// Tells the text apart from others, within this process.
-    pub(crate) hash: u64,
+    pub(crate) access_log: Destination,
+    /// What a watcher compares later files with.
+    pub(crate) started: Started,
     /// What is no fault but deserves a look, each with its place.
     pub(crate) warnings: Vec<String>,
+}
+
+/// The file that a table came from, as far as later versions of it are compared with it.
+#[derive(Clone, Debug)]
+pub(crate) struct Started {
+    /// Tells the text apart from others, within this process.
+    hash: u64,
+    fixed: Fixed,
 }
 
 /// Reads the file at `path` and makes a table of it.
@@ -85,12 +95,15 @@ fn parse(path: &Path, text: &str, known: &Known<'_>) -> Result<Loaded, Faults> {
     let warnings = sheet.verdict()?;
     // Without a fault there is a table: whoever gives none notes why. Were that ever not so, the
     // file is refused rather than half used.
-    let Some((table, Fixed { listen, workers, access_log })) = read else {
+    let Some((table, mut fixed)) = read else {
         return Err(Faults::unreadable(path, "gives no table".to_owned(), ""));
     };
-    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut loaded = Loaded { table, listen, workers, access_log, hash: source::hash(text), warnings };
-    loaded.workers = if workers == 0 { cores() } else { workers };
+    if fixed.workers == 0 {
+        fixed.workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    }
+    let Fixed { listen, workers, access_log } = fixed.clone();
+    let mut loaded =
+        Loaded { table, listen, workers, access_log, started: Started { hash: source::hash(text), fixed }, warnings };
     loaded.warnings.extend(pool_warnings(&loaded.table));
     Ok(loaded)
 }

@@ -16,8 +16,8 @@ use super::Known;
 use super::fault::{did_you_mean, nearest};
 use super::reader::{Reader, Value, duration, not_yet, one_or_list, size, text};
 use super::upstream::Upstreams;
-use crate::route::{Condition, Edge, Place, Route, RouteTable, Serve};
-use crate::upstream::Target;
+use crate::route::{Condition, Edge, Pattern, Place, Route, RouteTable, Serve, Sides};
+use crate::upstream::{Handler, Target};
 
 /// A value that may be inherited: not given, given with a fault, or given.
 type Given<T> = Option<Option<T>>;
@@ -137,7 +137,7 @@ fn same_names(file: &Reader<'_>, drafts: &[Draft]) {
 }
 
 fn suggestion(route: &Route) -> String {
-    let words = route.path.split('/').map(|part| part.trim_matches(['{', '}', '*']));
+    let words = route.path().split('/').map(|part| part.trim_matches(['{', '}', '*']));
     let method = route.methods.first().map(|method| method.as_str().to_lowercase());
     let words: Vec<_> = words.filter(|word| !word.is_empty()).map(str::to_owned).chain(method).collect();
     words.join("-")
@@ -145,7 +145,7 @@ fn suggestion(route: &Route) -> String {
 
 fn unused(file: &Reader<'_>, drafts: &[Draft], upstreams: &Upstreams) {
     let uses = |name: &str| {
-        let mut places = drafts.iter().flat_map(|draft| draft.route.legacy.iter().chain(&draft.route.new));
+        let mut places = drafts.iter().flat_map(|draft| draft.route.legacy().into_iter().chain(draft.route.new_side()));
         places.any(|place| place.target.name() == name)
     };
     for (name, upstream) in upstreams {
@@ -189,19 +189,11 @@ impl Names<'_> {
 
     /// One route; `None`: it cannot even be compared with others.
     fn route(&self, reader: &Reader<'_>, prefix: &str, outer: &Inherited, edge: &Edge) -> Option<Draft> {
-        let grouped = !prefix.is_empty();
-        let path = reader.get("path", |value| pattern(value, grouped));
+        let pattern = reader.get("path", |value| route_path(value, prefix));
         let name = reader.given("name", name);
         let own = self.inherited(reader, true).or(outer);
-        let (path, span) = (format!("{prefix}{}", path?), reader.span_of("path"));
-        if let Some(again) = repeated_placeholder(&path) {
-            reader.sheet.fault(
-                span.clone(),
-                format!("\"{path}\" has two placeholders named \"{again}\""),
-                "rename one",
-            );
-        }
-        let name: Arc<str> = name.unwrap_or_else(|| Some(path.clone()))?.into();
+        let (pattern, span) = (pattern?, reader.span_of("path"));
+        let name: Arc<str> = name.unwrap_or_else(|| Some(pattern.as_str().to_owned()))?.into();
         let serve = own.serve.flatten();
         check_sides(reader, &name, &own, serve);
         let serve = serve.unwrap_or(Serve::Legacy);
@@ -210,20 +202,26 @@ impl Names<'_> {
             stats: self.known.telemetry.route(&name),
             since: before.map_or_else(SystemTime::now, |(_, since)| *since),
             name,
-            path,
+            pattern,
             methods: own.methods.unwrap_or(Some(Vec::new()))?,
             host: match own.host {
                 Some(host) => Some(host?),
                 None => None,
             },
             when: own.when.unwrap_or_default(),
-            legacy: own.legacy.flatten(),
-            new: own.new.flatten(),
+            sides: Sides::of(own.legacy.flatten(), own.new.flatten()).unwrap_or_else(|| self.no_sides()),
             serve,
             timeout: own.timeout.flatten().unwrap_or_default(),
             body_bytes: own.body_bytes.flatten().unwrap_or(edge.limits.body_bytes),
         };
         Some(Draft { route, span })
+    }
+
+    /// Stands in for sides whose faults have been noted, so that the rest of the route can still be
+    /// compared with others. A file with faults gives no table: no request ever comes here.
+    fn no_sides(&self) -> Sides {
+        let target = Target::Handler(Arc::new(Handler::new("-")));
+        Sides::Legacy(Place { target, stats: self.known.telemetry.upstream("-") })
     }
 
     /// The place that a side's name stands for.
@@ -373,10 +371,7 @@ fn prefix(value: &Value<'_>) -> Option<String> {
         value.fault(format!("prefix \"{text}\" ends with \"/\""), remedy);
         return None;
     }
-    if let Err((message, remedy)) = examine(&text) {
-        value.fault(message, remedy);
-        return None;
-    }
+    pattern(value, &text)?;
     if text.contains("{*") {
         value.fault(format!("prefix \"{text}\" already takes the rest of the path"), "use {name} for one segment");
         return None;
@@ -384,65 +379,34 @@ fn prefix(value: &Value<'_>) -> Option<String> {
     Some(text)
 }
 
-/// A route's path, or in a group what follows the prefix.
-fn pattern(value: &Value<'_>, grouped: bool) -> Option<String> {
-    let text = match value.node.get_ref() {
-        DeValue::String(empty) if empty.is_empty() && grouped => return Some(String::new()),
-        _ => text(value)?,
-    };
-    examine(&text).map_err(|(message, remedy)| value.fault(message, remedy)).ok()?;
-    Some(text)
-}
-
-/// What can be said of a path without the matcher: the message and the remedy.
-fn examine(path: &str) -> Result<(), (String, String)> {
-    let fault = |message: String, remedy: &str| Err((message, remedy.to_owned()));
-    if !path.starts_with('/') {
-        return Err((format!("path \"{path}\" does not begin with \"/\""), format!("write \"/{path}\"")));
-    }
-    if let Some(bad) = path.chars().find(|c| matches!(c, '?' | '#' | '\\') || c.is_whitespace()) {
-        let remedy =
-            if bad == '?' { "conditions on the query go into when = { query = { … } }" } else { "remove it" };
-        return fault(format!("path \"{path}\" contains \"{bad}\""), remedy);
-    }
-    let segments: Vec<&str> = path.split('/').skip(1).collect();
-    for (at, segment) in segments.iter().enumerate() {
-        let last = at + 1 == segments.len();
-        if matches!(*segment, "." | "..") || (segment.is_empty() && !last) {
-            return fault(format!("path \"{path}\" has a segment \"{segment}\", which no request has"), "remove it");
-        }
-        if !segment.contains(['{', '}']) {
-            if segment.starts_with([':', '*']) {
-                let name = segment.trim_start_matches([':', '*']);
-                let star = if segment.starts_with('*') { "*" } else { "" };
-                let remedy = format!("write \"{{{star}{}}}\"", if name.is_empty() { "rest" } else { name });
-                return Err((format!("\"{segment}\" in \"{path}\" is no placeholder here"), remedy));
+/// A route's path, behind the prefix of its group; there it may be empty.
+fn route_path(value: &Value<'_>, prefix: &str) -> Option<Pattern> {
+    match value.node.get_ref() {
+        DeValue::String(empty) if empty.is_empty() && !prefix.is_empty() => pattern(value, prefix),
+        _ => {
+            let path = text(value)?;
+            if !path.starts_with('/') {
+                value.fault(format!("path \"{path}\" does not begin with \"/\""), format!("write \"/{path}\""));
+                return None;
             }
-            continue;
-        }
-        let Some(inner) = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) else {
-            return fault(
-                format!("\"{segment}\" in \"{path}\" is only partly a placeholder"),
-                "make {name} the whole segment",
-            );
-        };
-        let (rest, name) = inner.strip_prefix('*').map_or((false, inner), |name| (true, name));
-        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-            return fault(format!("\"{segment}\" in \"{path}\" has no proper name"), "use letters, digits and \"_\"");
-        }
-        if rest && !last {
-            return fault(
-                format!("\"{segment}\" in \"{path}\" takes the rest, but is not last"),
-                "make it {name}, or end there",
-            );
+            pattern(value, &format!("{prefix}{path}"))
         }
     }
-    Ok(())
 }
 
-fn repeated_placeholder(path: &str) -> Option<&str> {
-    let names = path.split('/').filter(|part| part.starts_with('{')).map(|part| part.trim_matches(['{', '}', '*']));
-    super::reader::twice(names)
+/// Reads a path, or says what is wrong with it.
+fn pattern(value: &Value<'_>, path: &str) -> Option<Pattern> {
+    // The matcher takes `:id` and `*` for what they are; who comes from another router means more.
+    if let Some(segment) = path.split('/').find(|segment| segment.starts_with([':', '*'])) {
+        let (star, name) = (if segment.starts_with('*') { "*" } else { "" }, segment.trim_start_matches([':', '*']));
+        let name = if name.is_empty() { "rest" } else { name };
+        value.fault(
+            format!("\"{segment}\" in \"{path}\" is no placeholder here"),
+            format!("write \"{{{star}{name}}}\""),
+        );
+        return None;
+    }
+    Pattern::parse(path).map_err(|fault| value.fault(format!("{} \"{path}\": {fault}", value.key), "")).ok()
 }
 
 /// The further conditions; `None`: the table has none of its own.

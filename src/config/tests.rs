@@ -38,7 +38,7 @@ impl Fixture {
 }
 
 pub(super) fn telemetry() -> Telemetry {
-    Telemetry
+    Telemetry::idle()
 }
 
 pub(super) fn handlers(names: &[&str]) -> BTreeMap<String, Arc<Handler>> {
@@ -114,7 +114,7 @@ timeout = "3s"
 fn the_smallest_file_gives_every_default() {
     let loaded = Fixture::new().load(SMALLEST, None);
     assert_eq!(loaded.listen.http, ["127.0.0.1:0".parse().unwrap()]);
-    assert_eq!((loaded.listen.admin, loaded.access_log), (None, AccessLog::Stdout));
+    assert_eq!((loaded.listen.admin, loaded.access_log), (None, Destination::Stdout));
     assert!(loaded.workers >= 1);
     assert_eq!(loaded.warnings, Vec::<String>::new());
     // Were the description of a key and the type it ends in ever to disagree, one of them would lie.
@@ -130,13 +130,13 @@ fn every_default_of_an_upstream_can_be_read() {
     let text = "[listen]\nhttp = \"127.0.0.1:0\"\n[upstream.php]\nfastcgi = \"127.0.0.1:9000\"\nroot = \"public\"\n\
                 [upstream.svc]\nhttp = \"http://svc\"\n[[route]]\npath = \"/{*rest}\"\nlegacy = \"php\"\nnew = \"svc\"\n";
     let loaded = Fixture::new().load(text, None);
-    let Some(Target::Php(php)) = loaded.table.routes[0].legacy.as_ref().map(|place| &place.target) else { panic!() };
+    let Some(Target::Php(php)) = loaded.table.routes[0].legacy().map(|place| &place.target) else { panic!() };
     let settings = php.settings();
     assert_eq!((settings.connections, settings.queue_length, settings.keepalive), (8, 32, 0));
     assert_eq!((settings.spool_memory, settings.spool_disk), (128 << 10, 1 << 30));
     assert_eq!(settings.deny, crate::upstream::fastcgi::script::DEFAULT_DENY);
     assert_eq!((settings.spawn, settings.try_files, &*settings.index), (None, true, "index.php"));
-    let Some(Target::Http(service)) = loaded.table.routes[0].new.as_ref().map(|place| &place.target) else { panic!() };
+    let Some(Target::Http(service)) = loaded.table.routes[0].new_side().map(|place| &place.target) else { panic!() };
     assert_eq!(service.settings().servers, [crate::upstream::http::Server::Tcp { host: "svc".into(), port: 80 }]);
     assert_eq!(service.settings().connect.as_secs(), 2);
 }
@@ -152,13 +152,13 @@ fn every_key_ends_where_it_belongs() {
     {
         assert!(text.contains(expected), "{expected} is not in\n{text}");
     }
-    assert_eq!(loaded.access_log, AccessLog::File(folder.join("var/access.log")));
+    assert_eq!(loaded.access_log, Destination::File(folder.join("var/access.log")));
     let [order, group, x] = &loaded.table.routes[..] else { panic!("three routes") };
     assert_eq!((order.host.as_deref(), order.when.len(), order.body_bytes), (Some("shop.example"), 3, 0));
     assert_eq!((order.serve, order.timeout.as_secs(), order.methods.len()), (Serve::New, 9, 2));
-    assert_eq!((&*group.path, group.timeout.as_secs(), group.serve), ("/api", 3, Serve::Legacy));
-    assert_eq!((&*x.path, x.timeout.as_secs(), x.methods.len()), ("/api/x", 1, 1));
-    let Some(Target::Php(php)) = x.legacy.as_ref().map(|place| &place.target) else { panic!() };
+    assert_eq!((group.path(), group.timeout.as_secs(), group.serve), ("/api", 3, Serve::Legacy));
+    assert_eq!((x.path(), x.timeout.as_secs(), x.methods.len()), ("/api/x", 1, 1));
+    let Some(Target::Php(php)) = x.legacy().map(|place| &place.target) else { panic!() };
     let settings = php.settings();
     assert_eq!(settings.root, folder.join("public"));
     assert_eq!(settings.address, crate::upstream::fastcgi::Address::Unix(folder.join("fpm.sock")));
@@ -179,7 +179,7 @@ fn what_did_not_change_is_taken_over_from_the_table_before() {
     let fixture = Fixture::new();
     std::fs::write(fixture.folder.path().join("token"), "s3cret\n").unwrap();
     let first = fixture.load(WHOLE, None).table;
-    let php = |table: &RouteTable| match table.routes[2].legacy.as_ref().map(|place| place.target.clone()) {
+    let php = |table: &RouteTable| match table.routes[2].legacy().map(|place| place.target.clone()) {
         Some(Target::Php(php)) => php,
         other => panic!("{other:?}"),
     };

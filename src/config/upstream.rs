@@ -90,7 +90,7 @@ fn upstream<'a>(sheet: &'a Sheet<'a>, name: &str, node: &'a Node<'a>, previous: 
 
 /// Every target that a table's routes name.
 pub(super) fn targets(table: &RouteTable) -> impl Iterator<Item = &Target> {
-    table.routes.iter().flat_map(|route| route.legacy.iter().chain(&route.new)).map(|place| &place.target)
+    table.routes.iter().flat_map(|route| route.legacy().into_iter().chain(route.new_side())).map(|place| &place.target)
 }
 
 fn pool(reader: &Reader<'_>) -> Option<fastcgi::Settings> {

@@ -20,9 +20,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::edge::Fixed;
 use super::fault::Faults;
-use super::{Known, Loaded, parse, read, source};
-use crate::admin::reload::ReloadStatus;
-use crate::route::LiveTable;
+use super::{Known, Loaded, Started, parse, read, source};
+use crate::admin::ReloadStatus;
+use crate::route::{LiveTable, RouteTable};
 use crate::telemetry::Telemetry;
 use crate::upstream::Handler;
 
@@ -45,6 +45,8 @@ pub(crate) struct Context {
     /// The handlers compiled in, by name.
     pub(crate) handlers: Arc<BTreeMap<String, Arc<Handler>>>,
     pub(crate) telemetry: Arc<Telemetry>,
+    /// The table in force.
+    pub(crate) live: Arc<LiveTable>,
     /// Where operators see what became of the file.
     pub(crate) status: Arc<ReloadStatus>,
 }
@@ -54,7 +56,6 @@ pub(crate) struct Context {
 pub(crate) struct Watcher {
     path: PathBuf,
     context: Context,
-    live: Arc<LiveTable>,
     /// What the gateway was started with.
     fixed: Fixed,
     /// The content in force.
@@ -74,17 +75,15 @@ struct Bad {
 }
 
 impl Watcher {
-    /// Puts the first table in force. Nothing is watched before [`run`](Self::run).
-    pub(crate) fn new(path: &Path, first: Loaded, context: Context) -> Self {
-        let Loaded { table, listen, workers, access_log, warnings, hash } = first;
-        let live = Arc::new(LiveTable::new(table));
-        context.status.accepted(hash, live.current().generation, warnings);
+    /// For the file that gave the table in force. Nothing is watched before [`run`](Self::run).
+    pub(crate) fn new(path: &Path, started: Started, context: Context) -> Self {
+        let Started { hash, fixed } = started;
+        context.status.accepted(hash, context.live.current().generation, Vec::new());
         Self {
             // The process may change its folder; the file stays where it was.
             path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
             context,
-            live,
-            fixed: Fixed { listen, workers, access_log },
+            fixed,
             good: hash,
             bad: None,
             stamp: Stamp::default(),
@@ -92,13 +91,8 @@ impl Watcher {
         }
     }
 
-    /// The table in force, for workers to take.
-    pub(crate) fn live(&self) -> Arc<LiveTable> {
-        Arc::clone(&self.live)
-    }
-
-    /// Watches until it is dropped.
-    pub(crate) async fn run(mut self) {
+    /// Watches until it is dropped, and calls `applied` with each table that came into force.
+    pub(crate) async fn run(mut self, applied: impl Fn(Arc<RouteTable>)) {
         let mut folders = Folders::new(Arc::clone(&self.events));
         let mut poll = interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -111,28 +105,35 @@ impl Watcher {
             if event || Stamp::of(&self.path) != self.stamp {
                 settle(&self.path).await;
             }
-            self.look().await;
+            if self.look().await {
+                applied(self.context.live.current());
+            }
         }
     }
 
-    /// Reads the file if it may have changed, and acts on what it says now.
-    async fn look(&mut self) {
+    /// Reads the file if it may have changed, and acts on what it says now; tells whether a table
+    /// came into force.
+    async fn look(&mut self) -> bool {
         let stamp = Stamp::of(&self.path);
         let same = stamp == self.stamp && !stamp.is_young();
         let retry = self.bad.as_ref().is_some_and(|bad| !same || bad.tried.elapsed() >= RETRY);
         if same && !retry {
-            return;
+            return false;
         }
         self.stamp = stamp;
-        let (path, context, live, good) = (self.path.clone(), self.context.clone(), self.live(), self.good);
+        let (path, context, good) = (self.path.clone(), self.context.clone(), self.good);
         // Loading waits for the disk and for the name service.
-        let outcome = tokio::task::spawn_blocking(move || attempt(&path, &context, &live, good)).await;
+        let outcome = tokio::task::spawn_blocking(move || attempt(&path, &context, good)).await;
         match outcome {
             Ok(Outcome::Unchanged) => self.mended(),
-            Ok(Outcome::Good(loaded)) => self.apply(*loaded),
+            Ok(Outcome::Good(loaded)) => {
+                self.apply(*loaded);
+                return true;
+            }
             Ok(Outcome::Bad(content, faults)) => self.refuse(content, &faults.to_string(), faults.count()),
             Err(panicked) => self.refuse(0, &format!("loading the file failed: {panicked}"), 1),
         }
+        false
     }
 
     fn mended(&mut self) {
@@ -143,10 +144,10 @@ impl Watcher {
     }
 
     fn apply(&mut self, loaded: Loaded) {
-        let Loaded { table, listen, workers, access_log, mut warnings, hash } = loaded;
-        warnings.extend(self.fixed.differences(&Fixed { listen, workers, access_log }));
+        let Loaded { table, mut warnings, started: Started { hash, fixed }, .. } = loaded;
+        warnings.extend(self.fixed.differences(&fixed));
         let routes = table.routes.len();
-        let generation = self.live.swap(table);
+        let generation = self.context.live.swap(table);
         (self.good, self.bad) = (hash, None);
         tracing::info!(file = %self.path.display(), generation, routes, "a new route table is in force");
         for warning in &warnings {
@@ -162,7 +163,7 @@ impl Watcher {
         if known {
             return;
         }
-        let generation = self.live.current().generation;
+        let generation = self.context.live.current().generation;
         tracing::error!(
             file = %self.path.display(), generation, faults = count,
             "the route file is refused; the running table stays in force\n{faults}"
@@ -180,7 +181,7 @@ enum Outcome {
     Bad(u64, Faults),
 }
 
-fn attempt(path: &Path, context: &Context, live: &LiveTable, good: u64) -> Outcome {
+fn attempt(path: &Path, context: &Context, good: u64) -> Outcome {
     let text = match read(path) {
         Ok(text) => text,
         Err(faults) => return Outcome::Bad(0, faults),
@@ -189,7 +190,7 @@ fn attempt(path: &Path, context: &Context, live: &LiveTable, good: u64) -> Outco
     if hash == good {
         return Outcome::Unchanged;
     }
-    let previous = live.current();
+    let previous = context.live.current();
     let known = Known { handlers: &context.handlers, telemetry: &context.telemetry, previous: Some(&previous) };
     parse(path, &text, &known)
         .map_or_else(|faults| Outcome::Bad(hash, faults), |loaded| Outcome::Good(Box::new(loaded)))

@@ -158,7 +158,7 @@ impl Place {
     /// A handler of that name, which answers nothing of use.
     pub(crate) fn for_test(name: &str) -> Self {
         let handler = Arc::new(crate::upstream::Handler::new(name));
-        Self { target: Target::Handler(handler), stats: Arc::new(UpstreamStats) }
+        Self { target: Target::Handler(handler), stats: Arc::new(UpstreamStats::new(name, 0)) }
     }
 }
 
@@ -177,7 +177,7 @@ impl Route {
             since: SystemTime::UNIX_EPOCH,
             timeout: Duration::from_secs(30),
             body_bytes: 8 << 20,
-            stats: Arc::new(RouteStats),
+            stats: Arc::new(RouteStats::new(name, 0, std::time::Instant::now())),
         }
     }
 }

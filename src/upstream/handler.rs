@@ -10,6 +10,8 @@ pub(crate) struct Handler { name: String }
 impl Handler {
     pub(crate) fn new(name: &str) -> Self { Self { name: name.to_owned() } }
     pub(crate) fn name(&self) -> &str { &self.name }
+    /// How often it kept its worker from everything else.
+    pub(crate) fn stalls(&self) -> u64 { 0 }
     pub(crate) async fn call(&self, _inbound: Inbound, _timeline: &Timeline) -> Result<Response<Body>, Error> {
         Err(Error::BadReply { what: "stub" })
     }

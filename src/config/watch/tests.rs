@@ -1,10 +1,11 @@
 //! Ways in which files change, each seen within a second or so.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::os::unix::fs::symlink;
+use std::rc::Rc;
 
 use super::*;
-use crate::admin::reload::Reloads;
 use crate::config::load;
 use crate::config::tests::{Fixture, handlers, telemetry};
 use crate::route::Serve;
@@ -20,14 +21,16 @@ fn text(serve: &str) -> String {
 struct Watched {
     live: Arc<LiveTable>,
     status: Arc<ReloadStatus>,
+    /// The generation that was last announced.
+    applied: Rc<Cell<u64>>,
 }
 
 impl Watched {
-    async fn until(&self, what: &str, holds: impl Fn(Serve, &Reloads) -> bool) {
+    async fn until(&self, what: &str, holds: impl Fn(Serve, Option<&str>) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {
             let (serve, reloads) = (self.live.current().routes[0].serve, self.status.snapshot());
-            if holds(serve, &reloads) {
+            if holds(serve, reloads.last_rejected.as_ref().map(|rejected| &*rejected.faults)) {
                 return;
             }
             assert!(Instant::now() < deadline, "not seen: {what}; {serve:?}, {reloads:?}");
@@ -36,30 +39,27 @@ impl Watched {
     }
 
     async fn until_served(&self, serve: Serve) {
-        self.until("served", |now, reloads| now == serve && reloads.last_rejected.is_none()).await;
+        self.until("served", |now, refused| now == serve && refused.is_none()).await;
     }
 
     async fn until_refused(&self, cause: &str) {
-        let refused = |reloads: &Reloads| reloads.last_rejected.as_ref().is_some_and(|it| it.faults.contains(cause));
-        self.until(cause, |_, reloads| refused(reloads)).await;
+        self.until(cause, |_, refused| refused.is_some_and(|faults| faults.contains(cause))).await;
     }
 }
 
 /// Watches the file at `path` while `story` happens to it.
 fn watching<F: Future<Output = ()>>(path: &Path, story: impl FnOnce(Watched) -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let context = Context {
-        handlers: Arc::new(handlers(&["users", "orders"])),
-        telemetry: Arc::new(telemetry()),
-        status: Arc::default(),
-    };
-    let known = Known { handlers: &context.handlers, telemetry: &context.telemetry, previous: None };
-    let loaded = load(path, &known).unwrap();
-    let watcher = Watcher::new(path, loaded, context.clone());
-    let watched = Watched { live: watcher.live(), status: context.status };
+    let (handlers, telemetry) = (Arc::new(handlers(&["users", "orders"])), Arc::new(telemetry()));
+    let known = Known { handlers: &handlers, telemetry: &telemetry, previous: None };
+    let Loaded { table, started, .. } = load(path, &known).unwrap();
+    let (live, status) = (Arc::new(LiveTable::new(table)), Arc::default());
+    let watched = Watched { live: Arc::clone(&live), status: Arc::clone(&status), applied: Rc::default() };
+    let watcher = Watcher::new(path, started, Context { handlers, telemetry, live, status });
+    let applied = Rc::clone(&watched.applied);
     runtime.block_on(async {
         tokio::select! {
-            () = watcher.run() => unreachable!("it watches for ever"),
+            () = watcher.run(|table| applied.set(table.generation)) => unreachable!("it watches for ever"),
             () = story(watched) => {}
         }
     });
@@ -80,7 +80,7 @@ fn a_save_by_renaming_and_a_save_in_place_are_both_seen() {
         watched.until_served(Serve::New).await;
         std::fs::write(&path, text("legacy")).unwrap();
         watched.until_served(Serve::Legacy).await;
-        assert_eq!(watched.live.current().generation, 3);
+        assert_eq!((watched.live.current().generation, watched.applied.get()), (3, 3));
         assert_eq!(watched.status.snapshot().accepted, 3);
     });
 }

@@ -37,6 +37,8 @@ impl Service {
     pub(crate) fn new(name: &str, settings: Settings) -> Self { Self { name: name.to_owned(), settings } }
     pub(crate) fn name(&self) -> &str { &self.name }
     pub(crate) fn settings(&self) -> &Settings { &self.settings }
+    /// Connections with a request on them, and without.
+    pub(crate) fn connections(&self) -> (usize, usize) { (0, 0) }
     pub(crate) async fn call(&self, _inbound: Inbound, _timeline: &Timeline) -> Result<Response<Body>, Error> {
         Err(Error::BadReply { what: "stub" })
     }
