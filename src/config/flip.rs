@@ -21,6 +21,8 @@ use super::{Known, parse, read, routes};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Flipped {
     pub(crate) route: String,
+    /// `routes.toml:11`.
+    pub(crate) place: String,
     /// Who served before, as written; `None`: the route inherited it.
     pub(crate) from: Option<String>,
     pub(crate) to: String,
@@ -30,11 +32,11 @@ pub(crate) struct Flipped {
 
 impl fmt::Display for Flipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { route, from, to, changed } = self;
+        let Self { route, place, from, to, changed } = self;
         match (changed, from) {
-            (false, _) => write!(f, "{route}: served by {to} already"),
-            (true, Some(from)) => write!(f, "{route}: {from} → {to}"),
-            (true, None) => write!(f, "{route}: → {to}, no longer what it inherits"),
+            (false, _) => write!(f, "{route}: {to} already ({place})"),
+            (true, Some(from)) => write!(f, "{route}: {from} → {to} ({place})"),
+            (true, None) => write!(f, "{route}: what it inherited → {to} ({place})"),
         }
     }
 }
@@ -79,8 +81,14 @@ pub(crate) fn flip(path: &Path, route: &str, serve: &str, known: &Known<'_>) -> 
     routes::serve_word(serve).map_err(|(message, remedy)| FlipError::BadServe { message, remedy })?;
     let before = read(path).map_err(FlipError::Rejected)?;
     let edit = edit(path, &before, route, known)?;
-    let flipped = |changed| Flipped { route: route.to_owned(), from: edit.from.clone(), to: serve.to_owned(), changed };
     let after = edit.apply(&before, serve);
+    let flipped = |changed| Flipped {
+        route: route.to_owned(),
+        place: format!("{}:{}", path.display(), edit.line_in(&after)),
+        from: edit.from.clone(),
+        to: serve.to_owned(),
+        changed,
+    };
     parse(path, &after, known).map_err(FlipError::Rejected)?;
     if after == before {
         return Ok(flipped(false));
@@ -99,6 +107,12 @@ struct Edit {
 }
 
 impl Edit {
+    /// The line of the word once it is there.
+    fn line_in(&self, after: &str) -> usize {
+        let head = after.get(..self.at.start + self.around.0.len()).unwrap_or(after);
+        1 + memchr::memchr_iter(b'\n', head.as_bytes()).count()
+    }
+
     fn apply(&self, text: &str, serve: &str) -> String {
         let (before, after) = (text.get(..self.at.start).unwrap_or(text), text.get(self.at.end..).unwrap_or(""));
         let (left, right) = &self.around;
@@ -251,15 +265,16 @@ path = \"/{*rest}\"
     #[test]
     fn one_word_changes_and_nothing_else() {
         let (result, text) = flipped(FILE, "order", "new");
-        let expected = Flipped { route: "order".into(), from: Some("legacy".into()), to: "new".into(), changed: true };
-        assert_eq!(result.unwrap(), expected);
+        let shown = result.unwrap().to_string();
+        assert!(shown.starts_with("order: legacy → new (") && shown.ends_with("/routes.toml:15)"), "{shown}");
         assert_eq!(text, FILE.replace("'legacy'", "\"new\""));
     }
 
     #[test]
     fn an_absent_word_is_put_below_the_sides_laid_out_like_them() {
         let (result, text) = flipped(FILE, "/api/users", "new");
-        assert_eq!(result.unwrap().from, None);
+        let done = result.unwrap();
+        assert!(done.from.is_none() && done.place.ends_with("routes.toml:23"), "{done}");
         assert_eq!(text, FILE.replace("# too\n", "# too\n  serve = \"new\"\n"));
 
         let aligned = FILE.replace("serve   = 'legacy'          # flip me\n", "");

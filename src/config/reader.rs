@@ -333,6 +333,16 @@ pub(super) fn folder(value: &Value<'_>) -> Option<PathBuf> {
     None
 }
 
+/// A folder that the application may yet make.
+pub(super) fn future_folder(value: &Value<'_>) -> Option<PathBuf> {
+    let path = path(value)?;
+    if path.exists() {
+        return folder(value);
+    }
+    value.sheet.warn(&value.node.span(), format!("{} \"{}\" does not exist yet", value.key, value.as_str()?));
+    Some(path)
+}
+
 /// One of a few words.
 pub(super) fn one_of<T: Copy>(choices: &[(&str, T)]) -> impl Fn(&Value<'_>) -> Option<T> {
     |value| {

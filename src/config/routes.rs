@@ -16,6 +16,7 @@ use super::Known;
 use super::fault::{did_you_mean, nearest};
 use super::reader::{Reader, Value, duration, not_yet, one_or_list, size, text};
 use super::upstream::Upstreams;
+use crate::http::Host;
 use crate::route::{Condition, Edge, Pattern, Place, Route, RouteTable, Serve, Sides};
 use crate::upstream::{Handler, Target};
 
@@ -336,26 +337,20 @@ fn method(value: &Value<'_>) -> Option<Method> {
 }
 
 fn host(value: &Value<'_>) -> Option<String> {
-    let host = text(value)?;
-    let good = |host: &str| {
-        host.parse::<std::net::IpAddr>().is_ok()
-            || host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
-    };
-    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
-    if good(inner) {
-        return Some(host.trim_end_matches('.').to_ascii_lowercase());
+    let written = text(value)?;
+    // In the form that requests have it in, or the two would never be equal.
+    if let Some(host) = Host::parse(&written).filter(|host| !host.as_str().is_empty() && !written.contains('*')) {
+        return Some(host.as_str().to_owned());
     }
-    let bare = host.split_once("://").map_or(&*host, |(_, rest)| rest).split(['/', ':']).next().unwrap_or_default();
-    let remedy = if !host.is_ascii() {
-        "write it in its ASCII form, xn--…".to_owned()
-    } else if host.contains('*') {
-        "write each name out: there are no wildcards".to_owned()
-    } else if !bare.is_empty() && good(bare) {
-        format!("write \"{bare}\": neither scheme nor port nor path")
-    } else {
-        "write a name like \"shop.example\"".to_owned()
+    let bare = written.split_once("://").map_or(&*written, |(_, rest)| rest).split(['/', ':']).next();
+    let bare = bare.and_then(Host::parse).filter(|bare| !bare.as_str().is_empty());
+    let remedy = match bare {
+        _ if !written.is_ascii() => "write it in its ASCII form, xn--…".to_owned(),
+        _ if written.contains('*') => "write each name out: there are no wildcards".to_owned(),
+        Some(bare) => format!("write \"{}\": neither scheme nor port nor path", bare.as_str()),
+        None => "write a name like \"shop.example\"".to_owned(),
     };
-    value.fault(format!("\"{host}\" is not a host"), remedy);
+    value.fault(format!("\"{written}\" is not a host"), remedy);
     None
 }
 

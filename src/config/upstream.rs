@@ -15,7 +15,8 @@ use toml::de::DeValue;
 
 use super::fault::Sheet;
 use super::reader::{
-    Node, Reader, Value, boolean, count, duration, folder, list, not_yet, one_of, one_or_list, path, size, text, twice,
+    Node, Reader, Value, boolean, count, duration, folder, future_folder, list, not_yet, one_of, one_or_list, path,
+    size, text, twice,
 };
 use super::source;
 use super::spec;
@@ -108,7 +109,7 @@ fn pool(reader: &Reader<'_>) -> Option<fastcgi::Settings> {
     let spool = reader.table("spool").map(|spool| (spool.get("memory", size), spool.get("disk", size)));
     let deny = reader.get("deny", list(text));
     let scripts = reader.get("php", one_of(&[("index", fastcgi::Scripts::Index), ("files", fastcgi::Scripts::Files)]));
-    let symlinks = reader.get("symlinks", list(folder));
+    let symlinks = reader.get("symlinks", list(future_folder));
     let spawn = reader.node("spawn").map(|_| spawn(reader));
 
     let (root, index, connections, keepalive) = (root?, index?, connections?, keepalive?);
@@ -314,7 +315,7 @@ fn internal(reader: &Reader<'_>) -> Vec<(String, PathBuf)> {
             let remedy = format!("write \"/{}/\"", prefix.trim_matches('/'));
             reader.sheet.fault(name.span(), format!("\"{prefix}\" does not begin and end with \"/\""), remedy);
         }
-        if let Some(folder) = folder(&Value { sheet: reader.sheet, key: "internal", node }) {
+        if let Some(folder) = future_folder(&Value { sheet: reader.sheet, key: "internal", node }) {
             prefixes.push((prefix.to_string(), folder));
         }
     }
