@@ -19,7 +19,7 @@ use tracing_subscriber::EnvFilter;
 use super::children::Children;
 use super::{ConfigFile, Program, complain, faulty, print, with_causes};
 use crate::admin::{self, Admin, ReloadStatus};
-use crate::config::{self, Faults, Known, Loaded, Watcher};
+use crate::config::{self, Context, Faults, Known, Loaded, Watcher};
 use crate::http::BoxError;
 use crate::route::{LiveTable, RouteTable};
 use crate::server::{self, BindError, Drain, Server};
@@ -87,7 +87,7 @@ async fn serve(options: &Options, program: Program) -> Result<(), Failure> {
     // Read once to learn how many workers there are, and once more with counters for them.
     let first = load(path, &handlers, &Telemetry::idle())?;
     let telemetry = Telemetry::new(first.workers, &first.access_log).map_err(Failure::AccessLog)?;
-    let Loaded { table, listen, workers, warnings, .. } = load(path, &handlers, &telemetry)?;
+    let Loaded { table, listen, workers, started, warnings, .. } = load(path, &handlers, &telemetry)?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -106,7 +106,9 @@ async fn serve(options: &Options, program: Program) -> Result<(), Failure> {
     announce(options, &server, admin, &table.current());
     telemetry.readiness().set(true);
 
-    let watcher = Watcher::new(path, handlers, Arc::clone(&telemetry), Arc::clone(&table), status);
+    let (telemetry_of_routes, live) = (Arc::clone(&telemetry), Arc::clone(&table));
+    let context = Context { handlers: Arc::new(handlers), telemetry: telemetry_of_routes, live, status };
+    let watcher = Watcher::new(path, started, context);
     let watching = tokio::task::spawn_local(watcher.run(followed_by(&children)));
     let ticking = tokio::task::spawn_local(tick(Arc::clone(&telemetry)));
 

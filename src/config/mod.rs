@@ -31,7 +31,7 @@ pub(crate) use self::fault::Faults;
 use self::fault::Sheet;
 pub(crate) use self::flip::flip;
 use self::reader::Reader;
-pub(crate) use self::watch::Watcher;
+pub(crate) use self::watch::{Context, Watcher};
 use crate::route::RouteTable;
 use crate::telemetry::{Destination, Telemetry};
 use crate::upstream::{Handler, Target};
