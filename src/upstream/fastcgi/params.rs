@@ -14,7 +14,8 @@ use http::{HeaderName, HeaderValue, Version, request::Parts};
 
 use super::record::{self, HEADER_BYTES, Kind, MAX_CONTENT};
 use super::script::Script;
-use super::{Settings, Spooled};
+use super::Settings;
+use super::spool::Spooled;
 use crate::http::Client;
 use crate::upstream::Error;
 

@@ -7,18 +7,23 @@
 //! This file moves connections; it never looks inside a record.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use rustix::event::PollFlags;
 use thread_local::ThreadLocal;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::complaints::Limit;
 use super::connection::{Dial, Stream, show};
+use super::record::END_OF_STDIN;
 use super::slots::{NoSlot, Slot, Slots};
 use super::{Connections, Settings};
 use crate::upstream::Error;
@@ -28,7 +33,10 @@ const IDLE: Duration = Duration::from_millis(1500);
 /// How often one request may find out whether a pool that is down is back.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
 /// The most that is waited for a process whose request nobody waits for any more.
-pub(super) const LAST_WAIT: Duration = Duration::from_secs(600);
+const LAST_WAIT: Duration = Duration::from_secs(600);
+
+/// How often is looked whether a process has noticed that its client left.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// All connections to one pool, over all workers.
 #[derive(Debug)]
@@ -46,6 +54,8 @@ pub(super) struct Pool {
     /// One a worker, to tell it that somebody waits for what is on its shelf.
     bells: ThreadLocal<Notify>,
     health: Health,
+    /// How much of what its processes write to STDERR is logged.
+    pub(super) log_limit: Limit,
 }
 
 /// One worker's idle connections, the youngest last.
@@ -95,6 +105,7 @@ impl Pool {
             shelved: AtomicUsize::new(0),
             bells: ThreadLocal::new(),
             health: Health::default(),
+            log_limit: Limit::default(),
         })
     }
 
@@ -184,6 +195,7 @@ impl Pool {
                 Err(error) => error,
             };
             if source.kind() == io::ErrorKind::WouldBlock {
+                self.health.succeeded(&self.name);
                 // The backlog is full: the pool is there, but has other clients than us. Ours wait their time.
                 if Instant::now() + backlog_pause >= until.earliest() {
                     return Err(until.too_late(began));
@@ -217,13 +229,36 @@ impl Pool {
         if self.keepalive > 0 && condition == Condition::Clean {
             let Err((slot, stream)) = slot.hand_over(stream) else { return };
             let Err(idle) = self.shelve(Idle { stream, slot, since: Instant::now() }) else { return };
-            return retire(Connection { stream: idle.stream, slot: idle.slot, reused: true }, &self.name);
+            return self.retire(Connection { stream: idle.stream, slot: idle.slot, reused: true });
         }
-        retire(Connection { stream, slot, reused: true }, &self.name);
+        self.retire(Connection { stream, slot, reused: true });
+    }
+
+    /// Ends a connection that serves no more requests, and frees its slot when PHP has closed its end.
+    pub(super) fn retire(self: &Arc<Self>, connection: Connection) {
+        connection.stream.finish_writing();
+        drop(spawn_local(until_closed(Arc::clone(self), connection)));
+    }
+
+    /// Ends a connection whose answer nobody wants any more. (Unix sockets, with the request sent to its end.)
+    ///
+    /// PHP notices at its next write, and only then; until it has closed the connection it is busy.
+    pub(super) fn break_off(self: &Arc<Self>, connection: Connection) {
+        connection.stream.refuse_bytes();
+        drop(spawn_local(until_drained(Arc::clone(self), connection)));
+    }
+
+    /// Waits for a PHP process that nobody else waits for.
+    pub(super) async fn last_wait(&self, done: impl Future<Output = ()>) {
+        if timeout(LAST_WAIT, done).await.is_err() {
+            tracing::warn!(upstream = self.name, "a PHP process was busy {LAST_WAIT:?} after its request had ended");
+        }
     }
 
     /// Keeps an idle connection for this worker's next request, unless enough are kept.
     fn shelve(self: &Arc<Self>, idle: Idle) -> Result<(), Idle> {
+        // Before the count: whoever reads the count rings the bells that are there.
+        self.bells.get_or_default();
         let one_more = |shelved: usize| (shelved < self.keepalive).then_some(shelved + 1);
         if self.shelved.fetch_update(SeqCst, SeqCst, one_more).is_err() {
             return Err(idle);
@@ -269,7 +304,7 @@ impl Pool {
     }
 
     /// Closes what has been idle for too long; says when to look again, or nothing when the shelf is empty.
-    fn sweep_shelf(&self) -> Option<Instant> {
+    fn sweep_shelf(self: &Arc<Self>) -> Option<Instant> {
         let mut shelf = self.shelves.get_or_default().borrow_mut();
         let now = Instant::now();
         let stale = shelf.idle.iter().take_while(|idle| idle.since + IDLE <= now).count();
@@ -279,7 +314,7 @@ impl Pool {
         shelf.kept = next.is_some();
         drop(shelf);
         for Idle { stream, slot, .. } in stale {
-            retire(Connection { stream, slot, reused: true }, &self.name);
+            self.retire(Connection { stream, slot, reused: true });
         }
         next
     }
@@ -310,29 +345,51 @@ async fn timeout_until(when: Instant, bell: impl Future<Output = ()>) -> bool {
     }
 }
 
-/// Ends a connection that serves no more requests, and frees its slot when PHP has closed its end.
-fn retire(connection: Connection, name: &str) {
-    connection.stream.finish_writing();
-    drop(spawn_local(until_closed(connection, name.to_owned())));
-}
-
 /// Reads and forgets until PHP has closed the connection; then its slot is free.
-pub(super) async fn until_closed(connection: Connection, name: String) {
+async fn until_closed(pool: Arc<Pool>, connection: Connection) {
     let Connection { mut stream, slot, .. } = connection;
     let mut scrap = BytesMut::new();
-    let closing = std::future::poll_fn(|cx| {
+    let closed = poll_fn(|cx| {
         loop {
             scrap.clear();
-            match std::task::ready!(stream.poll_read(cx, &mut scrap)) {
-                Ok(0) | Err(_) => return std::task::Poll::Ready(()),
+            match ready!(stream.poll_read(cx, &mut scrap)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
                 Ok(_) => {}
             }
         }
     });
-    if timeout(LAST_WAIT, closing).await.is_err() {
-        tracing::warn!(upstream = name, "a PHP process was still busy {LAST_WAIT:?} after its request had ended");
-    }
+    pool.last_wait(closed).await;
     drop((stream, slot));
+}
+
+/// Waits until PHP has noticed that its bytes are refused.
+///
+/// Its write fails then, it ends the script and reads what is left of the request until *our* end of the
+/// connection comes: it waits for us as we for it. So some harmless bytes (empty STDIN) are left for it that
+/// nothing but this last reading takes. Gone from the send buffer, they tell that PHP is done.
+async fn until_drained(pool: Arc<Pool>, connection: Connection) {
+    let stream = &connection.stream;
+    let drained = async {
+        // A few small writes fill the smallest buffer.
+        stream.shrink_send_buffer();
+        let mut stuffed = false;
+        loop {
+            let seen = stream.look();
+            if seen.intersects(PollFlags::HUP | PollFlags::ERR) {
+                return;
+            }
+            if seen.contains(PollFlags::OUT) {
+                // Writable for the first time, it may only have read the request.
+                if stuffed || !stream.stuff(&END_OF_STDIN) {
+                    return;
+                }
+                stuffed = true;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    };
+    pool.last_wait(drained).await;
+    drop(connection);
 }
 
 /// How long a request waits for its connection.

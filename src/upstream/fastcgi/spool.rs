@@ -54,6 +54,10 @@ impl Spooled {
 }
 
 impl SpoolFile {
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
     /// Reads what follows `position`, at most [`READ_BYTES`], on a thread that may wait for a disk.
     pub(super) fn read(&self, position: u64) -> JoinHandle<io::Result<Bytes>> {
         let file = Arc::clone(&self.file);
