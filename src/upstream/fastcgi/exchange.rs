@@ -553,6 +553,10 @@ impl HttpBody for ReplyBody {
         }
         let chunk = ready!(this.poll_chunk(cx));
         this.ended = !matches!(chunk, Some(Ok(_)));
+        if this.ended {
+            // The client may take its time to see the end; the connection shall not wait for that.
+            drop(std::mem::replace(&mut this.in_flight, InFlight { work: None }));
+        }
         Poll::Ready(chunk.map(|chunk| chunk.map(Frame::data).map_err(Into::into)))
     }
 
@@ -584,12 +588,11 @@ mod spare {
 
     pub(super) fn put(buffer: BytesMut) {
         // A worker that ends drops its requests; by then there may be no place to put anything.
-        let put = BUFFERS.try_with(|buffers| {
+        let _ = BUFFERS.try_with(|buffers| {
             let mut buffers = buffers.borrow_mut();
             if buffers.len() < KEPT {
                 buffers.push(buffer);
             }
         });
-        drop(put);
     }
 }

@@ -16,6 +16,8 @@ pub mod reply;
 pub(crate) mod script;
 mod slots;
 mod spool;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -36,7 +38,7 @@ use self::params::Constants;
 use self::pool::Pool;
 use self::reply::{Directives, Reply};
 use self::script::{Resolved, Script, Site};
-use self::spool::{Disk, Spooled};
+use self::spool::Disk;
 use super::{Error, Inbound, files};
 use crate::http::{Body, Timeline};
 
@@ -55,15 +57,21 @@ pub(crate) enum Address {
 
 /// Which PHP files may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scripts { /// Only the front controller.
-    Index, /// Any existing `.php` under the root.
-    Files }
+pub(crate) enum Scripts {
+    /// Only the front controller.
+    Index,
+    /// Any existing `.php` under the root.
+    Files,
+}
 
 /// What becomes of a PHP request whose client left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OnClientAbort { /// PHP notices at its next write.
-    Close, /// PHP is read to its end.
-    Finish }
+pub(crate) enum OnClientAbort {
+    /// PHP notices at its next write.
+    Close,
+    /// PHP is read to its end.
+    Finish,
+}
 
 /// `[upstream.NAME]` of a PHP-FPM pool, as run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,7 +216,11 @@ impl Php {
     async fn answer(&self, mut in_flight: InFlight, opened: Opened, head: Parts) -> Result<Response<Body>, Error> {
         let Opened { reply, body, whole } = opened;
         if reply.dropped > 0 && self.pool.log_limit.admit().is_some() {
-            tracing::warn!(upstream = self.name, lines = reply.dropped, "PHP sent header lines that no client could read");
+            tracing::warn!(
+                upstream = self.name,
+                lines = reply.dropped,
+                "PHP sent header lines that no client could read"
+            );
         }
         let Reply { status, headers, content_length, directives, .. } = reply;
         if let Directives { accel_redirect: Some(_), .. } | Directives { sendfile: Some(_), .. } = directives {

@@ -12,9 +12,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST};
 use http::{HeaderName, HeaderValue, Version, request::Parts};
 
+use super::Settings;
 use super::record::{self, HEADER_BYTES, Kind, MAX_CONTENT};
 use super::script::Script;
-use super::Settings;
 use super::spool::Spooled;
 use crate::http::Client;
 use crate::upstream::Error;
@@ -194,8 +194,17 @@ fn put_headers(params: &mut Encoder<'_>, request: &Request<'_>) -> Result<(), Er
 fn is_told(name: &HeaderName) -> bool {
     let told = !matches!(
         name.as_str(),
-        "host" | "x-request-id" | "connection" | "upgrade" | "keep-alive" | "te" | "trailer" | "transfer-encoding"
-            | "proxy" | "proxy-authorization" | "proxy-connection"
+        "host"
+            | "x-request-id"
+            | "connection"
+            | "upgrade"
+            | "keep-alive"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "proxy"
+            | "proxy-authorization"
+            | "proxy-connection"
     );
     told && name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
@@ -355,7 +364,11 @@ pub(super) mod tests {
         }
     }
 
-    fn encoded(request: HttpRequest<()>, body: Spooled, change: impl FnOnce(&mut Settings)) -> Result<BytesMut, Error> {
+    fn encoded(
+        request: HttpRequest<()>,
+        body: &Spooled,
+        change: impl FnOnce(&mut Settings),
+    ) -> Result<BytesMut, Error> {
         let mut settings = settings("/unused".into());
         change(&mut settings);
         let script = Script {
@@ -368,13 +381,13 @@ pub(super) mod tests {
             Client::of_connection("198.51.100.7:50123".parse().unwrap(), "[::ffff:203.0.113.1]:8080".parse().unwrap());
         let head = request.into_parts().0;
         let id = HeaderValue::from_static("id-1");
-        let request = Request { head: &head, request_id: &id, client: &client, script: &script, body: &body };
+        let request = Request { head: &head, request_id: &id, client: &client, script: &script, body };
         let mut out = BytesMut::new();
         encode(&request, &Constants::new(&settings), &mut out).map(|()| out)
     }
 
     fn params(request: HttpRequest<()>) -> Vec<(String, String)> {
-        decode(&encoded(request, Spooled::Empty, |_| {}).unwrap()).0
+        decode(&encoded(request, &Spooled::Empty, |_| {}).unwrap()).0
     }
 
     fn value<'p>(pairs: &'p [(String, String)], name: &str) -> Option<&'p str> {
@@ -446,7 +459,8 @@ pub(super) mod tests {
             .header("upgrade", "websocket")
             .header("x-kept", "y");
         let pairs = params(request.body(()).unwrap());
-        let http: Vec<&str> = pairs.iter().map(|pair| pair.0.as_str()).filter(|name| name.starts_with("HTTP_")).collect();
+        let http: Vec<&str> =
+            pairs.iter().map(|pair| pair.0.as_str()).filter(|name| name.starts_with("HTTP_")).collect();
         assert_eq!(http, ["HTTP_HOST", "HTTP_X_REQUEST_ID", "HTTP_X_KEPT"]);
     }
 
@@ -462,7 +476,7 @@ pub(super) mod tests {
     #[test]
     fn the_length_is_the_bodys_own() {
         let request = get("/").header("content-type", "text/plain").body(()).unwrap();
-        let out = encoded(request, Spooled::Memory(Bytes::from_static(b"hello")), |_| {}).unwrap();
+        let out = encoded(request, &Spooled::Memory(Bytes::from_static(b"hello")), |_| {}).unwrap();
         let pairs = decode(&out).0;
         assert_eq!(value(&pairs, "CONTENT_LENGTH"), Some("5"));
         assert_eq!(value(&pairs, "CONTENT_TYPE"), Some("text/plain"));
@@ -473,7 +487,7 @@ pub(super) mod tests {
     fn configured_params_have_the_last_word() {
         let request = get("/").body(()).unwrap();
         let params = vec![("APP_ENV".into(), "test".into()), ("SERVER_NAME".into(), "fixed".into())];
-        let out = encoded(request, Spooled::Empty, |settings| settings.params = params).unwrap();
+        let out = encoded(request, &Spooled::Empty, |settings| settings.params = params).unwrap();
         let pairs = decode(&out).0;
         assert_eq!(value(&pairs, "APP_ENV"), Some("test"));
         assert_eq!(value(&pairs, "SERVER_NAME"), Some("fixed"));
@@ -484,12 +498,12 @@ pub(super) mod tests {
         let big = |length: usize| get("/").header("x-a", "v".repeat(length)).header("x-b", "w".repeat(40_000));
         // Name, 1 + 4 bytes of lengths, value: 65,535 in all.
         let fits = 65_535 - 5 - "HTTP_X_A".len();
-        let out = encoded(big(fits).body(()).unwrap(), Spooled::Empty, |_| {}).unwrap();
+        let out = encoded(big(fits).body(()).unwrap(), &Spooled::Empty, |_| {}).unwrap();
         let (pairs, records) = decode(&out);
         assert_eq!(value(&pairs, "HTTP_X_A").unwrap().len(), fits);
         assert_eq!(value(&pairs, "HTTP_X_B").unwrap().len(), 40_000);
         assert_eq!(records, 3);
-        let error = encoded(big(fits + 1).body(()).unwrap(), Spooled::Empty, |_| {}).unwrap_err();
+        let error = encoded(big(fits + 1).body(()).unwrap(), &Spooled::Empty, |_| {}).unwrap_err();
         assert!(matches!(error, Error::HeaderTooLarge { length: 65_536, .. }), "{error:?}");
     }
 

@@ -209,7 +209,10 @@ pub(super) mod tests {
         bytes
     }
 
-    fn decode_all(chunks: &[&[u8]]) -> Result<(Vec<u8>, Vec<u8>, Option<ProtocolStatus>, usize), RecordFault> {
+    /// STDOUT, STDERR, how it ended, and how many bytes are left over.
+    type Decoded = (Vec<u8>, Vec<u8>, Option<ProtocolStatus>, usize);
+
+    fn decode_all(chunks: &[&[u8]]) -> Result<Decoded, RecordFault> {
         let (mut decoder, mut input) = (Decoder::default(), BytesMut::new());
         let (mut out, mut log, mut end) = (Vec::new(), Vec::new(), None);
         for chunk in chunks {

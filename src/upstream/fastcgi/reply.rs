@@ -287,7 +287,14 @@ mod tests {
         assert_eq!(whole("Status: 201\nLocation: /x\n\n").unwrap().status, StatusCode::CREATED);
         assert_eq!(whole("Status: 201 A\nStatus: 500 B\n\n").unwrap().status, StatusCode::CREATED);
         assert_eq!(whole("HTTP/1.1 410 Gone\nX-A: b\n\n").unwrap().status, StatusCode::GONE);
-        for bad in ["Status: 20\n\n", "Status: 2000\n\n", "Status: abc\n\n", "Status: 101 Up\n\n", "Status:\n\n", "HTTP/1.1\n\n"] {
+        for bad in [
+            "Status: 20\n\n",
+            "Status: 2000\n\n",
+            "Status: abc\n\n",
+            "Status: 101 Up\n\n",
+            "Status:\n\n",
+            "HTTP/1.1\n\n",
+        ] {
             assert_eq!(whole(bad).unwrap_err(), ReplyFault::Status, "{bad:?}");
         }
     }

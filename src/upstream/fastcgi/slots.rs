@@ -93,11 +93,7 @@ impl<T> Slots<T> {
     }
 
     /// Joins the line and waits. `joined` runs once in it: the moment to ask others to give up what they keep.
-    pub(super) async fn wait(
-        self: &Arc<Self>,
-        deadline: Instant,
-        joined: impl FnOnce(),
-    ) -> Result<Granted<T>, NoSlot> {
+    pub(super) async fn wait(self: &Arc<Self>, deadline: Instant, joined: impl FnOnce()) -> Result<Granted<T>, NoSlot> {
         let (mut place, mut granted) = self.join()?;
         Self::serve_line(self);
         joined();
@@ -181,13 +177,19 @@ impl<T> Drop for Place<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::pin::Pin;
     use std::task::Poll;
     use std::time::Duration;
 
-    use futures_util::poll;
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Polls `future` once.
+    async fn once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+        poll_fn(|cx| Poll::Ready(Pin::new(&mut *future).poll(cx))).await
+    }
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(5)
@@ -199,14 +201,14 @@ mod tests {
         let held = slots.try_take().unwrap();
         let mut first = Box::pin(slots.wait(soon(), || {}));
         let mut second = Box::pin(slots.wait(soon(), || {}));
-        assert!(poll!(&mut first).is_pending() && poll!(&mut second).is_pending());
+        assert!(once(&mut first).await.is_pending() && once(&mut second).await.is_pending());
         assert_eq!(slots.waiting(), 2);
         drop(held);
         assert!(slots.try_take().is_none(), "nobody overtakes the line");
-        assert!(poll!(&mut second).is_pending());
-        let Poll::Ready(Ok((slot, None))) = poll!(&mut first) else { panic!("the first has it") };
+        assert!(once(&mut second).await.is_pending());
+        let Poll::Ready(Ok((slot, None))) = once(&mut first).await else { panic!("the first has it") };
         slot.hand_over(7).unwrap();
-        let Poll::Ready(Ok((slot, Some(7)))) = poll!(&mut second) else { panic!("the second has it, and more") };
+        let Poll::Ready(Ok((slot, Some(7)))) = once(&mut second).await else { panic!("the second has it, and more") };
         assert!(slot.hand_over(8).is_err(), "nobody waits");
         assert_eq!((slots.held(), slots.waiting()), (0, 0));
     }
@@ -216,12 +218,12 @@ mod tests {
         let slots = Slots::<u8>::new(1, 1);
         let held = slots.try_take().unwrap();
         let mut first = Box::pin(slots.wait(soon(), || {}));
-        assert!(poll!(&mut first).is_pending());
+        assert!(once(&mut first).await.is_pending());
         assert_eq!(slots.wait(soon(), || {}).await.unwrap_err(), NoSlot::LineFull);
         drop(first);
         assert_eq!(slots.waiting(), 0);
         let mut granted = Box::pin(slots.wait(soon(), || {}));
-        assert!(poll!(&mut granted).is_pending());
+        assert!(once(&mut granted).await.is_pending());
         drop(held);
         drop(granted);
         assert_eq!(slots.held(), 0, "a slot given to someone who left comes back");
@@ -279,7 +281,7 @@ mod tests {
                         0 => held.extend(slots.try_take()),
                         1 => {
                             let mut wait = Box::pin(slots.wait(soon(), || {}));
-                            match poll!(&mut wait) {
+                            match once(&mut wait).await {
                                 Poll::Ready(granted) => held.extend(granted.map(|granted| granted.0)),
                                 Poll::Pending => waiting.push(wait),
                             }
@@ -294,7 +296,7 @@ mod tests {
                     }
                     let mut still = Vec::new();
                     for mut wait in waiting {
-                        match poll!(&mut wait) {
+                        match once(&mut wait).await {
                             Poll::Ready(granted) => held.push(granted.unwrap().0),
                             Poll::Pending => still.push(wait),
                         }
