@@ -9,11 +9,14 @@
 mod complaints;
 mod connection;
 mod exchange;
+mod health;
 mod params;
 mod pool;
 pub mod record;
 pub mod reply;
+mod reply_body;
 pub(crate) mod script;
+mod sending;
 mod slots;
 mod spool;
 #[cfg(test)]
@@ -33,11 +36,13 @@ use ::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use bytes::{Bytes, BytesMut};
 use tokio::time::{Instant, timeout_at};
 
-use self::exchange::{Fault, InFlight, Opened, Outgoing, ReplyBody};
+use self::exchange::{Fault, InFlight, Opened};
 use self::params::Constants;
 use self::pool::Pool;
 use self::reply::{Directives, Reply};
+use self::reply_body::ReplyBody;
 use self::script::{Resolved, Script, Site};
+use self::sending::Outgoing;
 use self::spool::Disk;
 use super::{Error, Inbound, files};
 use crate::http::{Body, Timeline};
