@@ -23,10 +23,10 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::Address;
 
-/// A read takes at most this much, and the usual answer fits in.
+/// A read takes at most this much.
 const READ_BYTES: usize = 32 << 10;
-/// A read is made with at least this much room.
-const LEAST_ROOM: usize = 8 << 10;
+/// A read is made with at least this much room: what FPM writes at once (8 KiB), the usual answer, fits in.
+const LEAST_ROOM: usize = 16 << 10;
 
 /// A pool's address, made ready for connecting.
 #[derive(Debug)]

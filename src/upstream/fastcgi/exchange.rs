@@ -1,51 +1,35 @@
 //! One request on one connection: sending it, and reading the answer as it comes.
 //!
 //! `mod.rs` opens an [`InFlight`] on a leased connection and gets the answer's head, with the whole
-//! body where PHP was quick, else with a [`ReplyBody`] that reads on. Both directions are polled
+//! body where PHP was quick, else with a [`ReplyBody`](super::reply_body::ReplyBody) that reads on. Both directions are polled
 //! together, so that a script which answers while it is being sent a body never blocks. An answer is
 //! whole only with END_REQUEST; before it, the end of the connection is an error that reaches the
 //! client. Whatever happens to the request, its connection goes back to `pool.rs` in one of four ways,
 //! and none of them frees the slot before PHP has.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
-use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::task::{JoinHandle, spawn_local};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::task::spawn_local;
+use tokio::time::{Instant, sleep_until};
 
 use super::OnClientAbort;
 use super::complaints::Complaints;
-use super::connection::Stream;
 use super::pool::{Condition, Connection, Pool};
-use super::record::{self, Decoder, Kind, MAX_CONTENT, Piece, ProtocolStatus, RecordFault};
+use super::record::{Decoder, Piece, ProtocolStatus, RecordFault};
 use super::reply::{Reply, ReplyFault, ReplyParser};
-use super::spool::{SpoolFile, Spooled};
-use crate::http::{BoxError, Timeline};
+use super::sending::{Outgoing, Sending};
+use crate::http::Timeline;
 use crate::upstream::Error;
 
-/// Parts of a request written with one call.
-const SLICES: usize = 16;
 /// The most of a body that is gathered before the head is given out, when it comes that fast.
 const GATHERED: usize = 64 << 10;
-
-/// A request as it is sent; a retry sends it again.
-#[derive(Debug)]
-pub(super) struct Outgoing {
-    /// BEGIN and PARAMS; the empty STDIN, too, when there is no body.
-    pub(super) head: Bytes,
-    pub(super) body: Spooled,
-    pub(super) request_id: HeaderValue,
-    pub(super) on_client_abort: OnClientAbort,
-}
 
 /// Why an answer did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -180,7 +164,7 @@ impl InFlight {
     }
 
     /// The next piece of the answer, sending the request all the while.
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Fault>> {
+    pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Fault>> {
         let Some(work) = &mut self.work else { return Poll::Ready(Err(Fault::Closed(None))) };
         let piece = ready!(work.poll_piece(cx));
         if piece.is_err() {
@@ -206,6 +190,11 @@ impl InFlight {
         }
     }
 
+    /// Has nothing more to do with the request, as if dropped.
+    pub(super) fn leave(&mut self) {
+        drop(Self { work: self.work.take() });
+    }
+
     /// Takes the answer to its end without its body. `whole`: the end is here already.
     pub(super) fn run_out(mut self, whole: bool) {
         if whole {
@@ -223,7 +212,7 @@ impl InFlight {
 }
 
 /// Whether the server says that it has served the request.
-fn check(status: ProtocolStatus) -> Result<(), Fault> {
+pub(super) fn check(status: ProtocolStatus) -> Result<(), Fault> {
     match status {
         ProtocolStatus::Complete => Ok(()),
         ProtocolStatus::Overloaded => Err(Fault::Overloaded),
@@ -353,219 +342,6 @@ impl Opening {
         let only = std::mem::take(&mut self.only);
         let body = if self.several.is_empty() { only } else { self.several.split().freeze() };
         Some(Opened { reply, body, whole })
-    }
-}
-
-/// A request on its way out.
-#[derive(Debug)]
-struct Sending {
-    /// What is written next.
-    first: Bytes,
-    then: VecDeque<Bytes>,
-    /// What has to be read from disk before.
-    file: Option<FileTail>,
-    /// PHP took no more. What it answers is an answer all the same.
-    refused: bool,
-}
-
-#[derive(Debug)]
-struct FileTail {
-    file: Rc<SpoolFile>,
-    position: u64,
-    reading: Option<JoinHandle<io::Result<Bytes>>>,
-}
-
-impl Sending {
-    fn new(outgoing: &Outgoing) -> Self {
-        let mut sending = Self { first: outgoing.head.clone(), then: VecDeque::new(), file: None, refused: false };
-        match &outgoing.body {
-            Spooled::Empty => {}
-            Spooled::Memory(bytes) => {
-                sending.frame(bytes.clone());
-                sending.then.push_back(Bytes::from_static(&record::END_OF_STDIN));
-            }
-            Spooled::File(file) => {
-                sending.file = Some(FileTail { file: Rc::clone(file), position: 0, reading: None });
-            }
-        }
-        sending
-    }
-
-    /// Cuts bytes of the body into STDIN records.
-    fn frame(&mut self, mut bytes: Bytes) {
-        while !bytes.is_empty() {
-            let content = bytes.split_to(bytes.len().min(MAX_CONTENT));
-            // Cut to what a record can have.
-            let length = u16::try_from(content.len()).unwrap_or(u16::MAX);
-            self.then.push_back(Bytes::copy_from_slice(&record::header(Kind::Stdin, length)));
-            self.then.push_back(content);
-        }
-    }
-
-    /// Whether PHP has been sent all of it.
-    fn is_done(&self) -> bool {
-        !self.refused && self.first.is_empty() && self.then.is_empty() && self.file.is_none()
-    }
-
-    /// Writes as much as is taken. Fails only when the body cannot be read from disk.
-    fn poll(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<()>> {
-        loop {
-            while self.first.is_empty() {
-                match self.then.pop_front() {
-                    Some(next) => self.first = next,
-                    None if self.file.is_some() => ready!(self.poll_file(cx))?,
-                    None => return Poll::Ready(Ok(())),
-                }
-            }
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let mut used = 0;
-            for (slice, bytes) in slices.iter_mut().zip(std::iter::once(&self.first).chain(&self.then)) {
-                *slice = IoSlice::new(bytes);
-                used += 1;
-            }
-            match ready!(stream.poll_write(cx, slices.get(..used).unwrap_or_default())) {
-                Ok(written) if written > 0 => self.advance(written),
-                _ => {
-                    *self = Self { first: Bytes::new(), then: VecDeque::new(), file: None, refused: true };
-                    return Poll::Ready(Ok(()));
-                }
-            }
-        }
-    }
-
-    fn advance(&mut self, mut written: usize) {
-        while written >= self.first.len() {
-            written -= self.first.len();
-            match self.then.pop_front() {
-                Some(next) => self.first = next,
-                None => return self.first.clear(),
-            }
-        }
-        self.first.advance(written);
-    }
-
-    fn poll_file(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(tail) = &mut self.file else { return Poll::Ready(Ok(())) };
-        let reading = tail.reading.get_or_insert_with(|| tail.file.read(tail.position));
-        let bytes = ready!(Pin::new(reading).poll(cx)).map_err(io::Error::other).flatten()?;
-        tail.reading = None;
-        tail.position += bytes.len() as u64;
-        let last = tail.position >= tail.file.length();
-        self.frame(bytes);
-        if last {
-            self.file = None;
-            self.then.push_back(Bytes::from_static(&record::END_OF_STDIN));
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// The body of an answer that was not whole when its head was given out.
-#[derive(Debug)]
-pub(super) struct ReplyBody {
-    in_flight: InFlight,
-    /// What came with the head.
-    first: Bytes,
-    /// How much of the declared length is still to come.
-    left: Option<u64>,
-    /// Whether PHP sent more than it had declared.
-    too_long: bool,
-    ended: bool,
-    between_bytes: Duration,
-    alarm: Option<Pin<Box<Sleep>>>,
-    /// Whether the alarm must be set anew before it counts.
-    heard: bool,
-}
-
-impl ReplyBody {
-    pub(super) fn new(mut in_flight: InFlight, first: Bytes, left: Option<u64>, between_bytes: Duration) -> Self {
-        if left == Some(0) {
-            in_flight.let_it_end();
-        }
-        Self { in_flight, first, left, too_long: false, ended: false, between_bytes, alarm: None, heard: true }
-    }
-
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
-        if !self.first.is_empty() {
-            let first = std::mem::take(&mut self.first);
-            if let Some(chunk) = self.within_length(first) {
-                return Poll::Ready(Some(Ok(chunk)));
-            }
-        }
-        loop {
-            match self.in_flight.poll_piece(cx) {
-                Poll::Ready(Ok(Piece::Stdout(bytes))) => {
-                    self.heard = true;
-                    if let Some(chunk) = self.within_length(bytes) {
-                        return Poll::Ready(Some(Ok(chunk)));
-                    }
-                }
-                Poll::Ready(Ok(Piece::Stderr(_))) => {}
-                Poll::Ready(Ok(Piece::End(status))) => {
-                    self.in_flight.finish(!self.too_long && self.left.unwrap_or(0) == 0);
-                    check(status)?;
-                    return Poll::Ready(match self.left {
-                        Some(left) if left > 0 => Some(Err(Fault::Answer("a body shorter than its Content-Length"))),
-                        _ => None,
-                    });
-                }
-                Poll::Ready(Err(fault)) => return Poll::Ready(Some(Err(fault))),
-                Poll::Pending => {
-                    ready!(self.poll_alarm(cx));
-                    return Poll::Ready(Some(Err(Fault::Silent { waited: self.between_bytes })));
-                }
-            }
-        }
-    }
-
-    /// As much of `bytes` as the declared length has room for.
-    fn within_length(&mut self, mut bytes: Bytes) -> Option<Bytes> {
-        if let Some(left) = &mut self.left {
-            let room = usize::try_from(*left).unwrap_or(usize::MAX);
-            self.too_long |= bytes.len() > room;
-            bytes.truncate(room);
-            *left -= bytes.len() as u64;
-            if *left == 0 {
-                self.in_flight.let_it_end();
-            }
-        }
-        (!bytes.is_empty()).then_some(bytes)
-    }
-
-    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let rings = Instant::now() + self.between_bytes;
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(rings)));
-        if std::mem::take(&mut self.heard) {
-            alarm.as_mut().reset(rings);
-        }
-        alarm.as_mut().poll(cx)
-    }
-}
-
-impl HttpBody for ReplyBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = self.get_mut();
-        if this.ended {
-            return Poll::Ready(None);
-        }
-        let chunk = ready!(this.poll_chunk(cx));
-        this.ended = !matches!(chunk, Some(Ok(_)));
-        if this.ended {
-            // The client may take its time to see the end; the connection shall not wait for that.
-            drop(std::mem::replace(&mut this.in_flight, InFlight { work: None }));
-        }
-        Poll::Ready(chunk.map(|chunk| chunk.map(Frame::data).map_err(Into::into)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.ended || self.left == Some(0)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.left.map(SizeHint::with_exact).unwrap_or_default()
     }
 }
 

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::complaints::Limit;
 use super::connection::{Dial, Stream, show};
+use super::health::Health;
 use super::record::END_OF_STDIN;
 use super::slots::{NoSlot, Slot, Slots};
 use super::{Connections, Settings};
@@ -30,8 +31,6 @@ use crate::upstream::Error;
 
 /// How long an idle connection is kept. FPM may replace the process any time, and `request_terminate_timeout` counts on.
 const IDLE: Duration = Duration::from_millis(1500);
-/// How often one request may find out whether a pool that is down is back.
-const PROBE_EVERY: Duration = Duration::from_millis(100);
 /// The most that is waited for a process whose request nobody waits for any more.
 const LAST_WAIT: Duration = Duration::from_secs(600);
 
@@ -416,54 +415,4 @@ fn jittered(pause: &mut Duration) -> Duration {
     let now = *pause;
     *pause = (now * 2).min(Duration::from_millis(50));
     now.mul_f64(0.75 + 0.5 * fastrand::f64())
-}
-
-/// Whether connecting has failed for so long that trying is left to probes.
-#[derive(Debug)]
-struct Health {
-    epoch: Instant,
-    /// Milliseconds from `epoch`, plus 1; 0 while it is up.
-    down_since: AtomicU64,
-    /// Milliseconds from `epoch`.
-    last_probe: AtomicU64,
-}
-
-impl Default for Health {
-    fn default() -> Self {
-        Self { epoch: Instant::now(), down_since: AtomicU64::new(0), last_probe: AtomicU64::new(0) }
-    }
-}
-
-impl Health {
-    fn now(&self) -> u64 {
-        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn down_for(&self) -> Option<Duration> {
-        let since = self.down_since.load(SeqCst).checked_sub(1)?;
-        Some(Duration::from_millis(self.now().saturating_sub(since)))
-    }
-
-    fn is_probe_due(&self) -> bool {
-        Duration::from_millis(self.now().saturating_sub(self.last_probe.load(SeqCst))) >= PROBE_EVERY
-    }
-
-    /// Whether the caller is the one who may try now.
-    fn claim_probe(&self) -> bool {
-        let last = self.last_probe.load(SeqCst);
-        self.is_probe_due() && self.last_probe.compare_exchange(last, self.now(), SeqCst, SeqCst).is_ok()
-    }
-
-    fn failed(&self, name: &str, error: &io::Error) {
-        self.last_probe.store(self.now(), SeqCst);
-        if self.down_since.compare_exchange(0, self.now() + 1, SeqCst, SeqCst).is_ok() {
-            tracing::warn!(upstream = name, %error, "down: no connection for the whole of `connect`");
-        }
-    }
-
-    fn succeeded(&self, name: &str) {
-        if self.down_since.load(SeqCst) != 0 && self.down_since.swap(0, SeqCst) != 0 {
-            tracing::info!(upstream = name, "up again");
-        }
-    }
 }

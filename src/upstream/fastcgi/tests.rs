@@ -53,7 +53,7 @@ struct Received {
     stdin: Vec<u8>,
 }
 
-fn read_record(stream: &mut UnixStream) -> Option<(u8, Vec<u8>)> {
+fn read_record(stream: &mut impl Read) -> Option<(u8, Vec<u8>)> {
     let mut header = [0; 8];
     stream.read_exact(&mut header).ok()?;
     let mut content = vec![0; usize::from(u16::from_be_bytes([header[4], header[5]]))];
@@ -62,7 +62,7 @@ fn read_record(stream: &mut UnixStream) -> Option<(u8, Vec<u8>)> {
 }
 
 /// Reads one request to its empty STDIN.
-fn read_request(stream: &mut UnixStream) -> Option<Received> {
+fn read_request(stream: &mut impl Read) -> Option<Received> {
     let mut stdin = Vec::new();
     loop {
         match read_record(stream)? {
@@ -490,6 +490,31 @@ async fn a_slot_stays_taken_while_php_is_busy_for_nobody() {
 }
 
 #[tokio::test(flavor = "local")]
+async fn over_tcp_an_abandoned_answer_is_read_to_its_end() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (go, wait) = mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            read_request(&mut stream);
+            stream.write_all(&stdout(b"\r\npart")).unwrap();
+            wait.recv().unwrap();
+            stream.write_all(&[stdout(&[b'x'; 1 << 20]), end()].concat()).unwrap();
+        }
+    });
+    let php = php(Path::new("/unused"), |settings| settings.address = Address::Tcp(address));
+    go.send(()).unwrap();
+    assert_eq!(bytes_of(get(&php, "/a.php").await.unwrap()).await.unwrap().len(), 4 + (1 << 20));
+    until_free(&php).await;
+    drop(get(&php, "/a.php").await.unwrap());
+    sleep(Duration::from_millis(50)).await;
+    assert_eq!(php.connections().in_use, 1);
+    go.send(()).unwrap();
+    until_free(&php).await;
+}
+
+#[tokio::test(flavor = "local")]
 async fn silence_inside_a_body_has_an_end() {
     let (_go, wait) = mpsc::channel::<()>();
     let (_directory, socket) = server(move |_, mut stream| {
@@ -548,7 +573,9 @@ struct Fpm {
 
 impl Drop for Fpm {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        // Killed, the master would leave its processes behind.
+        let _ =
+            rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM);
         let _ = self.child.wait();
     }
 }
