@@ -44,6 +44,7 @@ pub(super) fn settings(socket: PathBuf) -> Settings {
         deny: Vec::new(),
         scripts: Scripts::Index,
         internal: Vec::new(),
+        symlinks: Vec::new(),
         spawn: None,
     }
 }

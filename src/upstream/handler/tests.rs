@@ -100,7 +100,7 @@ async fn handle(
             answer
         }
         Err(error) => {
-            let mut answer = error.answer().render(&HeaderMap::new(), "r-1");
+            let mut answer = error.answer().render(None, "r-1");
             answer.headers_mut().insert("x-error", HeaderValue::from_str(&error.to_string()).unwrap());
             answer
         }

@@ -194,7 +194,7 @@ async fn handle(
     };
     let answered = service.call(inbound, &timeline).await;
     Ok(answered.unwrap_or_else(|error| {
-        let mut answer = error.answer().render(&::http::HeaderMap::new(), "r-1");
+        let mut answer = error.answer().render(None, "r-1");
         answer.headers_mut().insert("x-error", HeaderValue::from_str(&format!("{error:?}")).unwrap());
         answer
     }))
