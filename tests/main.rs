@@ -16,4 +16,6 @@
 
 mod support;
 
+mod fastcgi;
+mod reload;
 mod wordpress;

@@ -34,6 +34,7 @@ pub async fn wordpress() -> WordPress {
     database.sql("create database wordpress character set utf8mb4");
     std::fs::write(root.join("wp-config.php"), configuration(&database)).expect("wp-config.php");
     lay_theme(&root);
+    still_chance(&root);
     std::fs::create_dir_all(root.join("wp-content/uploads")).expect("the uploads");
     let php = php().root(&root).children(4).ini("memory_limit", "256M").ini("display_errors", "0").start().await;
     WordPress { php, database, _dir: dir }
@@ -58,6 +59,15 @@ fn configuration(database: &Mariadb) -> String {
          require_once ABSPATH . 'wp-settings.php';\n",
         socket = database.socket().display(),
     )
+}
+
+/// Takes chance out of the pages, so that two askings of one question have one answer: suggested
+/// passwords, the ids of embedded frames, scrambled mail addresses.
+fn still_chance(root: &Path) {
+    let plugins = root.join("wp-content/mu-plugins");
+    std::fs::create_dir_all(&plugins).expect("the plugins' directory");
+    let plugin = "<?php mt_srand(7); add_filter('random_password', fn ($word) => substr(str_repeat('a1B', 30), 0, strlen($word)));\n";
+    std::fs::write(plugins.join("still-chance.php"), plugin).expect("a plugin");
 }
 
 /// A theme of five files: enough for every kind of page to be shown by real template code.
