@@ -2,6 +2,6 @@
 #![allow(dead_code)]
 
 pub mod http;
-pub mod upstream;
 mod route;
 mod telemetry;
+pub mod upstream;

@@ -63,17 +63,30 @@ fn told(echo: &Value) -> BTreeMap<String, String> {
     let server: BTreeMap<String, String> =
         serde_json::from_value(echo.get("server").cloned().unwrap_or_else(|| serde_json::json!({}))).expect("strings");
     let own = [
-        "REMOTE_PORT", "SERVER_PORT", "SERVER_NAME", "SERVER_SOFTWARE", "REQUEST_TIME", "REQUEST_TIME_FLOAT",
-        "HTTP_X_REQUEST_ID", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST", "UNIQUE_ID",
+        "REMOTE_PORT",
+        "SERVER_PORT",
+        "SERVER_NAME",
+        "SERVER_SOFTWARE",
+        "REQUEST_TIME",
+        "REQUEST_TIME_FLOAT",
+        "HTTP_X_REQUEST_ID",
+        "HTTP_X_FORWARDED_FOR",
+        "HTTP_X_FORWARDED_PROTO",
+        "HTTP_X_FORWARDED_HOST",
+        "UNIQUE_ID",
         // Hop by hop: of the connection, not of the request.
-        "HTTP_CONNECTION", "HTTP_TRANSFER_ENCODING",
+        "HTTP_CONNECTION",
+        "HTTP_TRANSFER_ENCODING",
         // Said by CONTENT_TYPE and CONTENT_LENGTH already.
-        "HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH",
+        "HTTP_CONTENT_TYPE",
+        "HTTP_CONTENT_LENGTH",
     ];
     let empty_means_absent = ["REMOTE_USER", "CONTENT_TYPE", "CONTENT_LENGTH"];
     server
         .into_iter()
-        .filter(|(name, value)| !own.contains(&name.as_str()) && !(value.is_empty() && empty_means_absent.contains(&name.as_str())))
+        .filter(|(name, value)| {
+            !own.contains(&name.as_str()) && !(value.is_empty() && empty_means_absent.contains(&name.as_str()))
+        })
         .collect()
 }
 
@@ -97,7 +110,8 @@ async fn names_that_php_would_confuse_never_reach_it() {
 async fn repeated_headers_are_joined_by_comma_and_cookies_by_semicolon() {
     let php = php().start().await;
     let gateway = in_front_of(&php).await;
-    let request = "GET /echo.php HTTP/1.1\r\nHost: a.test\r\nX-List: a\r\nX-List: b\r\nCookie: a=1\r\nCookie: b=2\r\n\r\n";
+    let request =
+        "GET /echo.php HTTP/1.1\r\nHost: a.test\r\nX-List: a\r\nX-List: b\r\nCookie: a=1\r\nCookie: b=2\r\n\r\n";
     let echo = exchange(gateway.address(), request).await.expect("an answer").json();
     assert_eq!(echo["server"]["HTTP_X_LIST"], "a, b");
     assert_eq!(echo["server"]["HTTP_COOKIE"], "a=1; b=2");
@@ -147,7 +161,8 @@ async fn a_form_and_an_upload_arrive_as_php_knows_them() {
     assert_eq!(echo["post"], serde_json::json!({"name": "Grüße & Küsse", "list": ["1"]}));
 
     let picture = noise(300_000, 1);
-    let part = reqwest::multipart::Part::bytes(picture.clone()).file_name("käfer.png").mime_str("image/png").expect("a type");
+    let part =
+        reqwest::multipart::Part::bytes(picture.clone()).file_name("käfer.png").mime_str("image/png").expect("a type");
     let form = reqwest::multipart::Form::new().text("title", "a beetle").part("file", part);
     let upload = gateway.request("POST", "/echo.php").multipart(form).send().await.expect("an answer");
     let echo: Value = upload.json().await.expect("JSON");
@@ -165,13 +180,18 @@ async fn bodies_of_every_awkward_size_arrive_whole_declared_or_chunked() {
         for chunked in [false, true] {
             let request = gateway.request("POST", "/echo.php").header("content-type", "application/octet-stream");
             let request = if chunked {
-                let pieces: Vec<Result<Vec<u8>, std::io::Error>> = body.chunks(50_021).map(|piece| Ok(piece.to_vec())).collect();
+                let pieces: Vec<Result<Vec<u8>, std::io::Error>> =
+                    body.chunks(50_021).map(|piece| Ok(piece.to_vec())).collect();
                 request.body(reqwest::Body::wrap_stream(futures_util::stream::iter(pieces)))
             } else {
                 request.body(body.clone())
             };
             let echo: Value = request.send().await.expect("an answer").json().await.expect("JSON");
-            assert_eq!((&echo["length"], &echo["md5"]), (&size.into(), &sum.as_str().into()), "{size} chunked={chunked}");
+            assert_eq!(
+                (&echo["length"], &echo["md5"]),
+                (&size.into(), &sum.as_str().into()),
+                "{size} chunked={chunked}"
+            );
             assert_eq!(echo["server"]["CONTENT_LENGTH"], size.to_string(), "{size} chunked={chunked}");
             assert_eq!(echo["server"].get("HTTP_TRANSFER_ENCODING"), None);
         }
@@ -198,7 +218,10 @@ async fn large_answers_come_whole_with_and_without_a_length() {
             assert!(answer.complete, "{size}{length}");
             assert_eq!(answer.body.len(), size);
             assert_eq!(answer.header("x-md5"), Some(md5(&answer.body).as_str()), "{size}{length}");
-            assert_eq!(answer.header("content-length").is_some() && answer.header("transfer-encoding").is_some(), false);
+            assert_eq!(
+                answer.header("content-length").is_some() && answer.header("transfer-encoding").is_some(),
+                false
+            );
         }
     }
 }
@@ -260,8 +283,13 @@ async fn status_and_headers_pass_as_php_sent_them() {
     }
     let redirect = get(gateway.address(), "/answer.php?header[]=Location:+/elsewhere").await;
     assert_eq!((redirect.status, redirect.header("location")), (302, Some("/elsewhere")));
-    let own = get(gateway.address(), "/answer.php?status=503&header[]=Content-Type:+text/plain&body=closed+today").await;
-    assert_eq!((own.status, own.text().as_str()), (503, "closed today"), "an application's own error page passes untouched");
+    let own =
+        get(gateway.address(), "/answer.php?status=503&header[]=Content-Type:+text/plain&body=closed+today").await;
+    assert_eq!(
+        (own.status, own.text().as_str()),
+        (503, "closed today"),
+        "an application's own error page passes untouched"
+    );
 }
 
 #[tokio::test]
@@ -301,7 +329,11 @@ async fn what_php_logs_stands_in_the_gateways_log_and_not_in_the_answer() {
     let flood = get(gateway.address(), "/log.php?word=flood&repeat=400000").await;
     assert_eq!(flood.text(), "one two");
     gateway.until_logged("first line of flood").await;
-    assert!(gateway.log().len() - before < 64 << 10, "one request writes {} bytes into the log", gateway.log().len() - before);
+    assert!(
+        gateway.log().len() - before < 64 << 10,
+        "one request writes {} bytes into the log",
+        gateway.log().len() - before
+    );
 }
 
 #[tokio::test]
@@ -323,11 +355,18 @@ async fn php_hands_over_a_file_it_has_checked_the_right_to() {
     let report = noise(200_000, 4);
     std::fs::write(protected.join("report 1.pdf"), &report).expect("a file");
     std::fs::write(php.dir().join("secret"), "SECRET").expect("a file");
-    let upstream = php.upstream(&format!("php = \"files\"\ninternal = {{ \"/protected/\" = {:?} }}", protected.display().to_string()));
+    let upstream = php.upstream(&format!(
+        "php = \"files\"\ninternal = {{ \"/protected/\" = {:?} }}",
+        protected.display().to_string()
+    ));
     let gateway = gateway().toml(upstream).toml("[[route]]\npath = \"/{*rest}\"\nlegacy = \"php\"").start().await;
 
     for by in ["X-Accel-Redirect", "X-Sendfile"] {
-        let file = if by == "X-Sendfile" { format!("{}/report+1.pdf", protected.display()) } else { "/protected/report%25201.pdf".to_owned() };
+        let file = if by == "X-Sendfile" {
+            format!("{}/report+1.pdf", protected.display())
+        } else {
+            "/protected/report%25201.pdf".to_owned()
+        };
         let target = format!("/accel.php?by={by}&file={file}");
         let answer = get(gateway.address(), &target).await;
         assert_eq!(answer.status, 200, "{by}: {answer:?}");
@@ -362,7 +401,8 @@ async fn files_beside_php_are_served_with_validators_and_ranges() {
     let css = get(gateway.address(), "/assets/app.css").await;
     assert_eq!((css.status, css.text().as_str()), (200, "body {}"));
     assert!(css.header("content-type").is_some_and(|kind| kind.starts_with("text/css")));
-    let (etag, modified) = (css.header("etag").expect("an ETag").to_owned(), css.header("last-modified").expect("a date").to_owned());
+    let (etag, modified) =
+        (css.header("etag").expect("an ETag").to_owned(), css.header("last-modified").expect("a date").to_owned());
 
     let ask = async |target: &str, fields: &str| {
         let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
@@ -371,9 +411,17 @@ async fn files_beside_php_are_served_with_validators_and_ranges() {
     assert_eq!(ask("/assets/app.css", &format!("If-None-Match: {etag}")).await.status, 304);
     assert_eq!(ask("/assets/app.css", "If-None-Match: \"other\"").await.status, 200);
     assert_eq!(ask("/assets/app.css", &format!("If-Modified-Since: {modified}")).await.status, 304);
-    assert_eq!(ask("/assets/app.css", &format!("If-None-Match: \"other\"\r\nIf-Modified-Since: {modified}")).await.status, 200);
+    assert_eq!(
+        ask("/assets/app.css", &format!("If-None-Match: \"other\"\r\nIf-Modified-Since: {modified}")).await.status,
+        200
+    );
 
-    for (range, from, to) in [("bytes=0-9", 0, 10), ("bytes=99990-", 99_990, 100_000), ("bytes=-5", 99_995, 100_000), ("bytes=5-999999", 5, 100_000)] {
+    for (range, from, to) in [
+        ("bytes=0-9", 0, 10),
+        ("bytes=99990-", 99_990, 100_000),
+        ("bytes=-5", 99_995, 100_000),
+        ("bytes=5-999999", 5, 100_000),
+    ] {
         let part = ask("/assets/data.bin", &format!("Range: {range}")).await;
         assert_eq!(part.status, 206, "{range}");
         assert!(part.body == content[from..to], "{range}");
@@ -385,9 +433,11 @@ async fn files_beside_php_are_served_with_validators_and_ranges() {
         let whole = ask("/assets/data.bin", ignored).await;
         assert_eq!((whole.status, whole.body.len()), (200, 100_000), "{ignored}");
     }
-    let head = exchange(gateway.address(), "HEAD /assets/data.bin HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("an answer");
+    let head =
+        exchange(gateway.address(), "HEAD /assets/data.bin HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("an answer");
     assert_eq!((head.status, head.header("content-length")), (200, Some("100000")));
-    let post = exchange(gateway.address(), "POST /assets/app.css HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
+    let post =
+        exchange(gateway.address(), "POST /assets/app.css HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
     let post = post.expect("an answer");
     assert_eq!(post.status, 405);
     assert!(post.header("allow").is_some_and(|allow| allow.contains("GET") && allow.contains("HEAD")), "{post:?}");
@@ -428,8 +478,18 @@ async fn no_spelling_of_a_path_leads_out_of_the_root_or_to_a_source() {
     let php = php().start().await;
     std::fs::write(php.dir().join("secret.txt"), "SECRET").expect("a file");
     for hidden in [
-        ".env", ".git/config", ".htaccess", ".user.ini", "composer.json", "composer.lock", "dump.sql", "index.php.bak",
-        "index.php~", ".index.php.swp", "sub/.env", "wp-config.php.old",
+        ".env",
+        ".git/config",
+        ".htaccess",
+        ".user.ini",
+        "composer.json",
+        "composer.lock",
+        "dump.sql",
+        "index.php.bak",
+        "index.php~",
+        ".index.php.swp",
+        "sub/.env",
+        "wp-config.php.old",
     ] {
         php.put(hidden, "SECRET");
     }
@@ -442,15 +502,59 @@ async fn no_spelling_of_a_path_leads_out_of_the_root_or_to_a_source() {
     let gateway = in_front_of(&php).await;
 
     let mut targets: Vec<String> = [
-        "/.env", "/.git/config", "/.htaccess", "/.user.ini", "/composer.json", "/composer.lock", "/dump.sql",
-        "/index.php.bak", "/index.php~", "/.index.php.swp", "/sub/.env", "/wp-config.php.old", "/lib.inc", "/page.phtml",
-        "/source.phps", "/link.txt", "/linked/secret.txt", "/uploads/evil.jpg/x.php", "/uploads/evil.jpg%00.php",
-        "/uploads/evil.jpg%0a.php", "/uploads/evil.jpg/.php", "/echo.php%20", "/echo.php.", "/echo.php%2e", "/echo.PHP",
-        "/echo.phP/", "/%2e%65nv", "/sub/%2eenv", "/./.env", "//.env", "/sub/../.env", "/.env/", "/.env%20", "/.env/.",
+        "/.env",
+        "/.git/config",
+        "/.htaccess",
+        "/.user.ini",
+        "/composer.json",
+        "/composer.lock",
+        "/dump.sql",
+        "/index.php.bak",
+        "/index.php~",
+        "/.index.php.swp",
+        "/sub/.env",
+        "/wp-config.php.old",
+        "/lib.inc",
+        "/page.phtml",
+        "/source.phps",
+        "/link.txt",
+        "/linked/secret.txt",
+        "/uploads/evil.jpg/x.php",
+        "/uploads/evil.jpg%00.php",
+        "/uploads/evil.jpg%0a.php",
+        "/uploads/evil.jpg/.php",
+        "/echo.php%20",
+        "/echo.php.",
+        "/echo.php%2e",
+        "/echo.PHP",
+        "/echo.phP/",
+        "/%2e%65nv",
+        "/sub/%2eenv",
+        "/./.env",
+        "//.env",
+        "/sub/../.env",
+        "/.env/",
+        "/.env%20",
+        "/.env/.",
     ]
     .map(str::to_owned)
     .to_vec();
-    let ups = ["..", "%2e%2e", "%2E.", ".%2e", "%252e%252e", "..%00", "..%5c..", "..\\..", "%c0%ae%c0%ae", "..;", "....", "..%2f..", "%2e%2e%2f", "%ef%bc%8e%ef%bc%8e"];
+    let ups = [
+        "..",
+        "%2e%2e",
+        "%2E.",
+        ".%2e",
+        "%252e%252e",
+        "..%00",
+        "..%5c..",
+        "..\\..",
+        "%c0%ae%c0%ae",
+        "..;",
+        "....",
+        "..%2f..",
+        "%2e%2e%2f",
+        "%ef%bc%8e%ef%bc%8e",
+    ];
     for up in ups {
         for prefix in ["", "/sub", "/dir/x", "/uploads", "//"] {
             for end in ["secret.txt", "../secret.txt", "%2fsecret.txt", "//secret.txt"] {
@@ -468,7 +572,10 @@ async fn no_spelling_of_a_path_leads_out_of_the_root_or_to_a_source() {
         assert!(!text.contains("<?php") && !text.contains(told), "{target} shows a source");
         assert!(matches!(answer.status, 200 | 301 | 302 | 308 | 400 | 403 | 404), "{target}: {}", answer.status);
         if answer.status == 200 {
-            assert!(text.contains("\"front\":true") || text.contains("\"server\":"), "{target} is answered by neither script");
+            assert!(
+                text.contains("\"front\":true") || text.contains("\"server\":"),
+                "{target} is answered by neither script"
+            );
         }
     }
     for method in ["POST", "PUT", "DELETE", "OPTIONS", "BREW"] {
@@ -527,8 +634,10 @@ async fn work_after_the_answer_keeps_its_place_until_php_is_free() {
     assert!(started.elapsed() < Duration::from_millis(1200), "the answer waited for work the client does not wait for");
     let busy = get(gateway.address(), "/answer.php").await;
     assert_eq!(busy.status, 503, "the only PHP process still works: {}", busy.text());
-    eventually("the place is free again", || async { (get(gateway.address(), "/answer.php").await.status == 200).then_some(()) })
-        .await;
+    eventually("the place is free again", || async {
+        (get(gateway.address(), "/answer.php").await.status == 200).then_some(())
+    })
+    .await;
     assert!(mark.exists());
 }
 
@@ -543,7 +652,10 @@ async fn php_notices_a_client_that_left_or_finishes_where_the_table_says_so() {
         client.send(format!("GET /abort.php?mark={} HTTP/1.1\r\nHost: a\r\n\r\n", mark.display())).await;
         client.until("....").await;
         client.reset();
-        let text = eventually("the script has ended", || async { std::fs::read_to_string(&mark).ok().filter(|text| !text.is_empty()) }).await;
+        let text = eventually("the script has ended", || async {
+            std::fs::read_to_string(&mark).ok().filter(|text| !text.is_empty())
+        })
+        .await;
         assert_eq!(text, said, "{policy}");
         let record = gateway.until_records(1).await.remove(0);
         assert_eq!(record["ended"], "client_gone", "{record}");

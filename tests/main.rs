@@ -16,6 +16,15 @@
 
 mod support;
 
+mod cli;
+mod errors;
 mod fastcgi;
+mod flip;
+mod fpm_faults;
+mod handlers;
+mod http_upstream;
+mod metrics;
 mod reload;
+mod routing;
+mod shutdown;
 mod wordpress;

@@ -57,15 +57,36 @@ async fn every_way_of_saving_the_file_is_seen_within_a_second() {
     let file = gateway.table().to_owned();
     let to = |side: &'static str| (side, if side == "new" { ("legacy", "new") } else { ("new", "legacy") });
     let styles: [(&str, &str); 9] = [
-        ("written in place", "sed \"s/serve = \\\"$FROM\\\"/serve = \\\"$TO\\\"/\" \"$1\" > \"$1.x\" && cat \"$1.x\" > \"$1\" && rm \"$1.x\""),
+        (
+            "written in place",
+            "sed \"s/serve = \\\"$FROM\\\"/serve = \\\"$TO\\\"/\" \"$1\" > \"$1.x\" && cat \"$1.x\" > \"$1\" && rm \"$1.x\"",
+        ),
         ("sed -i", "sed -i \"s/serve = \\\"$FROM\\\"/serve = \\\"$TO\\\"/\" \"$1\""),
-        ("mv over it", "sed \"s/serve = \\\"$FROM\\\"/serve = \\\"$TO\\\"/\" \"$1\" > \"$1.new\" && mv \"$1.new\" \"$1\""),
-        ("cp over it", "sed \"s/serve = \\\"$FROM\\\"/serve = \\\"$TO\\\"/\" \"$1\" > \"$1.new\" && cp \"$1.new\" \"$1\" && rm \"$1.new\""),
-        ("tee", "T=$(sed \"s/serve = \\\"$FROM\\\"/serve = \\\"$TO\\\"/\" \"$1\"); printf '%s\\n' \"$T\" | tee \"$1\" > /dev/null"),
-        ("an editor with a backup file", "mv \"$1\" \"$1~\" && sed \"s/serve = \\\"$FROM\\\"/serve = \\\"$TO\\\"/\" \"$1~\" > \"$1\" && rm \"$1~\""),
+        (
+            "mv over it",
+            "sed \"s/serve = \\\"$FROM\\\"/serve = \\\"$TO\\\"/\" \"$1\" > \"$1.new\" && mv \"$1.new\" \"$1\"",
+        ),
+        (
+            "cp over it",
+            "sed \"s/serve = \\\"$FROM\\\"/serve = \\\"$TO\\\"/\" \"$1\" > \"$1.new\" && cp \"$1.new\" \"$1\" && rm \"$1.new\"",
+        ),
+        (
+            "tee",
+            "T=$(sed \"s/serve = \\\"$FROM\\\"/serve = \\\"$TO\\\"/\" \"$1\"); printf '%s\\n' \"$T\" | tee \"$1\" > /dev/null",
+        ),
+        (
+            "an editor with a backup file",
+            "mv \"$1\" \"$1~\" && sed \"s/serve = \\\"$FROM\\\"/serve = \\\"$TO\\\"/\" \"$1~\" > \"$1\" && rm \"$1~\"",
+        ),
         ("vim", "vim -u NONE -es -c \"%s/serve = \\\"$FROM\\\"/serve = \\\"$TO\\\"/\" -c wq \"$1\""),
-        ("vim with a backup by renaming", "vim -u NONE -es -c 'set backup writebackup backupcopy=no' -c \"%s/serve = \\\"$FROM\\\"/serve = \\\"$TO\\\"/\" -c wq \"$1\""),
-        ("removed and written anew", "T=$(sed \"s/serve = \\\"$FROM\\\"/serve = \\\"$TO\\\"/\" \"$1\"); rm \"$1\"; printf '%s\\n' \"$T\" > \"$1\""),
+        (
+            "vim with a backup by renaming",
+            "vim -u NONE -es -c 'set backup writebackup backupcopy=no' -c \"%s/serve = \\\"$FROM\\\"/serve = \\\"$TO\\\"/\" -c wq \"$1\"",
+        ),
+        (
+            "removed and written anew",
+            "T=$(sed \"s/serve = \\\"$FROM\\\"/serve = \\\"$TO\\\"/\" \"$1\"); rm \"$1\"; printf '%s\\n' \"$T\" > \"$1\"",
+        ),
     ];
     let mut side = "legacy";
     for round in 0..3 {
@@ -129,7 +150,10 @@ async fn a_file_written_byte_by_byte_never_serves_half() {
         }
     });
     while !writer.is_finished() {
-        assert_eq!(gateway.ask("/").await, (200, if gateway.generation().await == generation { "legacy" } else { "new" }.to_owned()));
+        assert_eq!(
+            gateway.ask("/").await,
+            (200, if gateway.generation().await == generation { "legacy" } else { "new" }.to_owned())
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     writer.await.expect("written");
@@ -244,7 +268,11 @@ impl Load {
                 while !stop.load(Ordering::Relaxed) {
                     connection.send("GET /page HTTP/1.1\r\nHost: a\r\n\r\n").await;
                     match connection.answer("GET").await {
-                        Some(answer) if answer.status == 200 && answer.complete && matches!(&answer.body[..], b"legacy" | b"new") => {
+                        Some(answer)
+                            if answer.status == 200
+                                && answer.complete
+                                && matches!(&answer.body[..], b"legacy" | b"new") =>
+                        {
                             served.fetch_add(1, Ordering::Relaxed);
                         }
                         other => {

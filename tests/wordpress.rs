@@ -7,9 +7,7 @@ use reqwest::cookie::Jar;
 use serde_json::json;
 
 use crate::support::site::{HOST, Page, Site, differences, page};
-use crate::support::wordpress::{
-    install, links, log_in, rest_nonce, upload_media, use_permalinks, wordpress,
-};
+use crate::support::wordpress::{install, links, log_in, rest_nonce, upload_media, use_permalinks, wordpress};
 use crate::support::{gateway, nginx};
 
 /// A photograph as large as a telephone's, so that WordPress makes smaller ones of it.
@@ -81,7 +79,11 @@ async fn use_and_compare(used: SocketAddr, reference: SocketAddr) -> usize {
     let post = write_post(&site, &media).await;
     let seen = site.get(&post).await;
     assert_eq!(seen.status, 200, "{post}: {}", seen.text());
-    assert!(seen.text().contains("Größe &#038; Preis") && seen.text().contains("<strong>new</strong>"), "{}", seen.text());
+    assert!(
+        seen.text().contains("Größe &#038; Preis") && seen.text().contains("<strong>new</strong>"),
+        "{}",
+        seen.text()
+    );
     comment(&site, &seen).await;
 
     let nobody = Arc::new(Jar::default());
@@ -108,10 +110,11 @@ async fn use_and_compare(used: SocketAddr, reference: SocketAddr) -> usize {
 async fn write_post(site: &Site, media: &str) -> String {
     let nonce = rest_nonce(site).await;
     let text = format!("<p>A <strong>new</strong> product.</p><img src=\"http://{HOST}{media}\" alt=\"\">");
-    let written = page(site.request("POST", "/wp-json/wp/v2/posts?_locale=user").header("x-wp-nonce", nonce).json(&json!({
-        "title": "Größe & Preis", "content": text, "status": "publish", "slug": "new-product",
-    })))
-    .await;
+    let written =
+        page(site.request("POST", "/wp-json/wp/v2/posts?_locale=user").header("x-wp-nonce", nonce).json(&json!({
+            "title": "Größe & Preis", "content": text, "status": "publish", "slug": "new-product",
+        })))
+        .await;
     assert_eq!(written.status, 201, "{}", written.text());
     let said: serde_json::Value = serde_json::from_slice(&written.body).expect("JSON");
     let link = said["link"].as_str().expect("a link");

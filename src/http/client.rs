@@ -26,13 +26,6 @@ impl Client {
     /// The client of a cleartext connection from `peer` to `server`.
     pub(crate) fn of_connection(peer: SocketAddr, server: SocketAddr) -> Self {
         let ip = peer.ip().to_canonical();
-        Self {
-            ip,
-            ip_text: ip.to_string().into(),
-            port: peer.port(),
-            server,
-            https: false,
-            via_trusted_proxy: false,
-        }
+        Self { ip, ip_text: ip.to_string().into(), port: peer.port(), server, https: false, via_trusted_proxy: false }
     }
 }

@@ -13,11 +13,17 @@ use crate::upstream::Target;
 
 /// Which side answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Serve { Legacy, New }
+pub(crate) enum Serve {
+    Legacy,
+    New,
+}
 
 /// A target together with what is recorded of it.
 #[derive(Clone, Debug)]
-pub(crate) struct Place { pub(crate) target: Target, pub(crate) stats: Arc<UpstreamStats> }
+pub(crate) struct Place {
+    pub(crate) target: Target,
+    pub(crate) stats: Arc<UpstreamStats>,
+}
 
 /// One further condition of a route (`when`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +59,9 @@ pub(crate) struct Route {
 
 impl Route {
     /// The side that answers the next request, and where that is.
-    pub(crate) fn choose(&self) -> (Side, &Place) { todo!() }
+    pub(crate) fn choose(&self) -> (Side, &Place) {
+        todo!()
+    }
 }
 
 /// What the edge itself goes by; swapped with the routes.
@@ -69,21 +77,41 @@ pub(crate) struct Edge {
 
 /// Two routes that nothing tells apart: indexes into the list given to `RouteTable::build`.
 #[derive(Debug)]
-pub(crate) struct Conflict { pub(crate) first: usize, pub(crate) second: usize }
+pub(crate) struct Conflict {
+    pub(crate) first: usize,
+    pub(crate) second: usize,
+}
 
 /// The immutable set of all routes.
 #[derive(Debug)]
-pub(crate) struct RouteTable { pub(crate) generation: u64, pub(crate) edge: Edge, pub(crate) routes: Vec<Arc<Route>> }
+pub(crate) struct RouteTable {
+    pub(crate) generation: u64,
+    pub(crate) edge: Edge,
+    pub(crate) routes: Vec<Arc<Route>>,
+}
 
 /// What became of looking for a route.
 #[derive(Debug)]
-pub(crate) enum Found<'t> { Route(&'t Arc<Route>), MethodNotAllowed { allow: String }, Nothing }
+pub(crate) enum Found<'t> {
+    Route(&'t Arc<Route>),
+    MethodNotAllowed { allow: String },
+    Nothing,
+}
 
 impl RouteTable {
     pub(crate) fn build(edge: Edge, routes: Vec<Route>) -> Result<Self, Vec<Conflict>> {
         Ok(Self { generation: 0, edge, routes: routes.into_iter().map(Arc::new).collect() })
     }
-    pub(crate) fn find(&self, _method: &Method, _host: &str, _path: &CanonicalPath, _query: Option<&str>, _headers: &HeaderMap) -> Found<'_> { Found::Nothing }
+    pub(crate) fn find(
+        &self,
+        _method: &Method,
+        _host: &str,
+        _path: &CanonicalPath,
+        _query: Option<&str>,
+        _headers: &HeaderMap,
+    ) -> Found<'_> {
+        Found::Nothing
+    }
 }
 
 /// The table in force.
@@ -91,8 +119,18 @@ impl RouteTable {
 pub(crate) struct LiveTable(arc_swap::ArcSwap<RouteTable>);
 
 impl LiveTable {
-    pub(crate) fn new(mut first: RouteTable) -> Self { first.generation = 1; Self(arc_swap::ArcSwap::from_pointee(first)) }
-    pub(crate) fn current(&self) -> Arc<RouteTable> { self.0.load_full() }
+    pub(crate) fn new(mut first: RouteTable) -> Self {
+        first.generation = 1;
+        Self(arc_swap::ArcSwap::from_pointee(first))
+    }
+    pub(crate) fn current(&self) -> Arc<RouteTable> {
+        self.0.load_full()
+    }
     /// Puts the next table in force and returns its generation.
-    pub(crate) fn swap(&self, mut next: RouteTable) -> u64 { let g = self.current().generation + 1; next.generation = g; self.0.store(Arc::new(next)); g }
+    pub(crate) fn swap(&self, mut next: RouteTable) -> u64 {
+        let g = self.current().generation + 1;
+        next.generation = g;
+        self.0.store(Arc::new(next));
+        g
+    }
 }

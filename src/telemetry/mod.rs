@@ -12,7 +12,11 @@ use crate::http::{Body, BoxError, Client, Timeline};
 
 /// Who answered an exchange: one of the two sides, or the gateway itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Side { Legacy, New, Gateway }
+pub(crate) enum Side {
+    Legacy,
+    New,
+    Gateway,
+}
 
 /// What is recorded of one route, over all workers; lives as long as a table or the registry holds it.
 #[derive(Debug)]
@@ -27,10 +31,16 @@ pub(crate) struct UpstreamStats;
 pub(crate) struct Telemetry;
 
 impl Telemetry {
-    pub(crate) fn route(&self, _name: &str) -> Arc<RouteStats> { Arc::new(RouteStats) }
-    pub(crate) fn upstream(&self, _name: &str) -> Arc<UpstreamStats> { Arc::new(UpstreamStats) }
+    pub(crate) fn route(&self, _name: &str) -> Arc<RouteStats> {
+        Arc::new(RouteStats)
+    }
+    pub(crate) fn upstream(&self, _name: &str) -> Arc<UpstreamStats> {
+        Arc::new(UpstreamStats)
+    }
     /// What worker `index` records with.
-    pub(crate) fn recorder(self: &Arc<Self>, _index: usize) -> Recorder { Recorder }
+    pub(crate) fn recorder(self: &Arc<Self>, _index: usize) -> Recorder {
+        Recorder
+    }
 }
 
 /// One worker's own counters. Not Send: each worker has its own.
@@ -39,14 +49,26 @@ pub(crate) struct Recorder;
 
 /// One exchange being served. Finishing its body, or dropping it, writes exactly one record.
 #[derive(Debug)]
-pub(crate) struct Exchange { timeline: Timeline }
+pub(crate) struct Exchange {
+    timeline: Timeline,
+}
 
 impl Recorder {
-    pub(crate) fn open(&self, _method: &Method, _target: &Uri, _client: &Client, _request_id: &HeaderValue) -> Exchange { Exchange { timeline: Timeline::start() } }
+    pub(crate) fn open(
+        &self,
+        _method: &Method,
+        _target: &Uri,
+        _client: &Client,
+        _request_id: &HeaderValue,
+    ) -> Exchange {
+        Exchange { timeline: Timeline::start() }
+    }
 }
 
 impl Exchange {
-    pub(crate) fn timeline(&self) -> &Timeline { &self.timeline }
+    pub(crate) fn timeline(&self) -> &Timeline {
+        &self.timeline
+    }
     /// The route is known.
     pub(crate) fn routed(&mut self, _route: &Arc<RouteStats>, _serve: &'static str, _generation: u64) {}
     /// The side is known, and the upstream that serves it.
@@ -61,7 +83,10 @@ impl Exchange {
 
 /// An answer's body that carries its exchange to the end.
 #[derive(Debug)]
-pub(crate) struct Recorded { body: Body, _exchange: Exchange }
+pub(crate) struct Recorded {
+    body: Body,
+    _exchange: Exchange,
+}
 
 impl HttpBody for Recorded {
     type Data = Bytes;
@@ -69,6 +94,10 @@ impl HttpBody for Recorded {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         Pin::new(&mut self.get_mut().body).poll_frame(cx)
     }
-    fn is_end_stream(&self) -> bool { self.body.is_end_stream() }
-    fn size_hint(&self) -> SizeHint { self.body.size_hint() }
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }

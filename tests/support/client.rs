@@ -40,6 +40,12 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
+    /// The stable code of an answer of the gateway's own; 0 when it is not one.
+    pub fn json_code(&self) -> u64 {
+        let body: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        body["code"].as_u64().unwrap_or_default()
+    }
+
     /// The body as JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("not JSON ({error}): {}", self.text()))
@@ -101,7 +107,8 @@ impl Connection {
 
     /// Whether the server closes the connection within `patience` without a further byte.
     pub async fn closes_within(&mut self, patience: Duration) -> bool {
-        self.read.is_empty() && matches!(timeout(patience, self.stream.read_buf(&mut self.read)).await, Ok(Ok(0) | Err(_)))
+        self.read.is_empty()
+            && matches!(timeout(patience, self.stream.read_buf(&mut self.read)).await, Ok(Ok(0) | Err(_)))
     }
 
     /// Reads one answer to a request with this method; 1xx ones are passed over. `None`: closed before a head.
@@ -115,7 +122,8 @@ impl Connection {
             if method == "HEAD" || matches!(status, 101 | 204 | 304) {
                 return Some(answer);
             }
-            let chunked = answer.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"));
+            let chunked =
+                answer.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"));
             let length = answer.header("content-length").map(|length| length.parse().expect("a length"));
             match (chunked, length) {
                 (true, _) => self.chunks(&mut answer).await,

@@ -31,7 +31,14 @@ pub fn probe_binary() -> PathBuf {
 
 /// A gateway to be.
 pub fn gateway() -> Builder {
-    Builder { binary: binary(), server: String::new(), table: String::new(), env: Vec::new(), workers: 2, log_file: true }
+    Builder {
+        binary: binary(),
+        server: String::new(),
+        table: String::new(),
+        env: Vec::new(),
+        workers: 2,
+        access_log: None,
+    }
 }
 
 #[derive(Debug)]
@@ -41,7 +48,7 @@ pub struct Builder {
     table: String,
     env: Vec<(String, String)>,
     workers: u32,
-    log_file: bool,
+    access_log: Option<PathBuf>,
 }
 
 impl Builder {
@@ -77,6 +84,12 @@ impl Builder {
         self
     }
 
+    /// Another place for the access log than a file of its own directory.
+    pub fn access_log(mut self, path: &str) -> Self {
+        self.access_log = Some(PathBuf::from(path));
+        self
+    }
+
     /// How many worker threads.
     pub fn workers(mut self, count: u32) -> Self {
         self.workers = count;
@@ -92,12 +105,12 @@ impl Builder {
     /// Starts it and waits until it serves.
     pub async fn start(self) -> Gateway {
         let dir = temp_dir("gateway");
-        let access_log = dir.path().join("access.log");
-        let log_line =
-            if self.log_file { format!("access_log = \"{}\"\n", access_log.display()) } else { String::new() };
+        let access_log = self.access_log.unwrap_or_else(|| dir.path().join("access.log"));
         let preamble = format!(
-            "[listen]\nhttp = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n\n[server]\nworkers = {}\n{log_line}{}\n",
-            self.workers, self.server
+            "[listen]\nhttp = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n\n[server]\nworkers = {}\naccess_log = \"{}\"\n{}\n",
+            self.workers,
+            access_log.display(),
+            self.server
         );
         let table = dir.path().join("conf/routes.toml");
         std::fs::create_dir(dir.path().join("conf")).expect("its directory");

@@ -24,7 +24,13 @@ pub struct Process {
 impl Process {
     /// Starts `program`; what it prints goes to `output` (`stdout` may be kept apart).
     /// `farewell` ends it at the end of the test.
-    pub fn start(name: &'static str, program: &Command, output: &Path, stdout: Option<&Path>, farewell: Signal) -> Self {
+    pub fn start(
+        name: &'static str,
+        program: &Command,
+        output: &Path,
+        stdout: Option<&Path>,
+        farewell: Signal,
+    ) -> Self {
         let log = File::options().create(true).append(true).open(output).expect("a log file");
         let stdout = match stdout {
             Some(path) => File::create(path).expect("a file for stdout"),

@@ -43,7 +43,9 @@ pub async fn wordpress() -> WordPress {
 fn configuration(database: &Mariadb) -> String {
     let keys: String = ["AUTH", "SECURE_AUTH", "LOGGED_IN", "NONCE"]
         .iter()
-        .map(|name| format!("define('{name}_KEY', 'key of {name} in tests'); define('{name}_SALT', 'salt of {name}');\n"))
+        .map(|name| {
+            format!("define('{name}_KEY', 'key of {name} in tests'); define('{name}_SALT', 'salt of {name}');\n")
+        })
         .collect();
     format!(
         "<?php\n\
@@ -175,7 +177,8 @@ pub async fn use_permalinks(site: &Site) {
 pub async fn upload_media(site: &Site, name: &str, picture: Vec<u8>) -> String {
     let form = site.get("/wp-admin/media-new.php?browser-uploader").await;
     let nonce = form.field("_wpnonce");
-    let part = reqwest::multipart::Part::bytes(picture).file_name(name.to_owned()).mime_str("image/png").expect("a type");
+    let part =
+        reqwest::multipart::Part::bytes(picture).file_name(name.to_owned()).mime_str("image/png").expect("a type");
     let upload = reqwest::multipart::Form::new()
         .text("name", name.to_owned())
         .text("action", "upload-attachment")

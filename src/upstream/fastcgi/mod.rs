@@ -1,30 +1,37 @@
 //! PHP-FPM, spoken to in FastCGI. (Stub.)
+use super::{Error, Inbound};
+use crate::http::{Body, Timeline};
+use ::http::Response;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-use ::http::Response;
-use super::{Error, Inbound};
-use crate::http::{Body, Timeline};
 
 /// Where PHP-FPM listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Address { 
+pub(crate) enum Address {
     /// `unix:/path`
-    Unix(PathBuf), 
+    Unix(PathBuf),
     /// `host:port`
-    Tcp(SocketAddr) }
+    Tcp(SocketAddr),
+}
 
 /// Which PHP files may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scripts { /// Only the front controller.
-    Index, /// Any existing `.php` under the root.
-    Files }
+pub(crate) enum Scripts {
+    /// Only the front controller.
+    Index,
+    /// Any existing `.php` under the root.
+    Files,
+}
 
 /// What becomes of a PHP request whose client left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OnClientAbort { /// PHP notices at its next write.
-    Close, /// PHP is read to its end.
-    Finish }
+pub(crate) enum OnClientAbort {
+    /// PHP notices at its next write.
+    Close,
+    /// PHP is read to its end.
+    Finish,
+}
 
 /// `[upstream.NAME]` of a PHP-FPM pool, as run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,12 +64,21 @@ pub(crate) struct Settings {
 
 /// A PHP-FPM pool.
 #[derive(Debug)]
-pub(crate) struct Php { name: String, settings: Settings }
+pub(crate) struct Php {
+    name: String,
+    settings: Settings,
+}
 
 impl Php {
-    pub(crate) fn new(name: &str, settings: Settings) -> Self { Self { name: name.to_owned(), settings } }
-    pub(crate) fn name(&self) -> &str { &self.name }
-    pub(crate) fn settings(&self) -> &Settings { &self.settings }
+    pub(crate) fn new(name: &str, settings: Settings) -> Self {
+        Self { name: name.to_owned(), settings }
+    }
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
     pub(crate) async fn call(&self, _inbound: Inbound, _timeline: &Timeline) -> Result<Response<Body>, Error> {
         Err(Error::BadReply { what: "stub" })
     }

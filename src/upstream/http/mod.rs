@@ -1,22 +1,26 @@
 //! HTTP services: one server or several behind one name. (Stub.)
-use std::time::Duration;
-use ::http::Response;
 use super::{Error, Inbound};
 use crate::http::{Body, Timeline};
+use ::http::Response;
+use std::time::Duration;
 
 /// One server of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Server { 
+pub(crate) enum Server {
     /// `http://host:port`
-    Tcp { host: String, port: u16 }, 
+    Tcp { host: String, port: u16 },
     /// `unix:/path`
-    Unix(std::path::PathBuf) }
+    Unix(std::path::PathBuf),
+}
 
 /// What `Host` the service is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum HostPolicy { /// The client's.
-    Keep, /// Always this one.
-    Name(String) }
+pub(crate) enum HostPolicy {
+    /// The client's.
+    Keep,
+    /// Always this one.
+    Name(String),
+}
 
 /// `[upstream.NAME]` of an HTTP service, as run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,12 +35,21 @@ pub(crate) struct Settings {
 
 /// An HTTP service.
 #[derive(Debug)]
-pub(crate) struct Service { name: String, settings: Settings }
+pub(crate) struct Service {
+    name: String,
+    settings: Settings,
+}
 
 impl Service {
-    pub(crate) fn new(name: &str, settings: Settings) -> Self { Self { name: name.to_owned(), settings } }
-    pub(crate) fn name(&self) -> &str { &self.name }
-    pub(crate) fn settings(&self) -> &Settings { &self.settings }
+    pub(crate) fn new(name: &str, settings: Settings) -> Self {
+        Self { name: name.to_owned(), settings }
+    }
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
     pub(crate) async fn call(&self, _inbound: Inbound, _timeline: &Timeline) -> Result<Response<Body>, Error> {
         Err(Error::BadReply { what: "stub" })
     }
