@@ -166,7 +166,7 @@ async fn slow_clients_are_shown_the_door() {
 
 #[tokio::test]
 async fn the_request_id_of_a_client_is_not_believed() {
-    let echo = service(Router::new().fallback(get(|headers: axum::http::HeaderMap| async move {
+    let echo = service(Router::new().fallback(get(|headers: http::HeaderMap| async move {
         headers["x-request-id"].to_str().expect("text").to_owned()
     })))
     .await;

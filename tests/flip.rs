@@ -95,7 +95,7 @@ async fn flipping_by_the_command_keeps_the_file_as_it_was_written() {
         .await;
     let before = gateway.read_table();
     let file = gateway.table().display().to_string();
-    let (code, out, err) = crate::support::gateway::run(&["flip", "page", "new", "-c", &file], gateway.dir());
+    let (code, out, err) = gateway::run(&["flip", "page", "new", "-c", &file], gateway.dir());
     assert_eq!(code, 0, "{out}{err}");
     assert_eq!(
         gateway.read_table(),
@@ -104,9 +104,9 @@ async fn flipping_by_the_command_keeps_the_file_as_it_was_written() {
     gateway.until_newer(1).await;
     assert_eq!(gateway.ask("/").await.1, "new");
 
-    let (code, out, err) = crate::support::gateway::run(&["flip", "pgae", "new", "-c", &file], gateway.dir());
+    let (code, out, err) = gateway::run(&["flip", "pgae", "new", "-c", &file], gateway.dir());
     assert_eq!(code, 2, "{out}{err}");
     assert!(format!("{out}{err}").contains("page"), "a typing error is met with the name that was meant: {out}{err}");
-    let (code, ..) = crate::support::gateway::run(&["flip", "page", "sideways", "-c", &file], gateway.dir());
+    let (code, ..) = gateway::run(&["flip", "page", "sideways", "-c", &file], gateway.dir());
     assert_eq!(code, 2);
 }

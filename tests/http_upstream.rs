@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::HeaderMap;
 use axum::routing::{any, get, post};
 use futures_util::{SinkExt, StreamExt};
+use http::HeaderMap;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::client::{Connection, exchange};
@@ -136,7 +136,7 @@ async fn echo_web_socket(mut conn: Conn) {
 
 #[tokio::test]
 async fn an_upgrade_the_service_refuses_is_an_ordinary_answer() {
-    let service = service(Router::new().fallback(get(|| async { (axum::http::StatusCode::FORBIDDEN, "no") }))).await;
+    let service = service(Router::new().fallback(get(|| async { (http::StatusCode::FORBIDDEN, "no") }))).await;
     let gateway = in_front_of(&[service.url()], "").await;
     let request = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";

@@ -12,7 +12,7 @@
     clippy::print_stderr,
     reason = "a test stops at the first surprise, and its tasks may run on any thread"
 )]
-#![allow(missing_docs, reason = "what a test does stands in its name")]
+#![allow(missing_docs, unreachable_pub, reason = "nobody but these tests sees them")]
 
 mod support;
 

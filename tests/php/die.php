@@ -11,4 +11,4 @@ if (isset($_GET['after'])) {
     flush();
     usleep(50000);
 }
-posix_kill(getmypid(), SIGKILL);
+posix_kill(getmypid(), 9);

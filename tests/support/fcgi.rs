@@ -152,11 +152,6 @@ impl Call {
         self.send(record(STDOUT, 1, content.as_ref(), 0)).await
     }
 
-    /// Sends a STDERR record.
-    pub async fn stderr(&mut self, content: impl AsRef<[u8]>) -> bool {
-        self.send(record(STDERR, 1, content.as_ref(), 0)).await
-    }
-
     /// Sends END_REQUEST.
     pub async fn end(&mut self) -> bool {
         self.send(record(END, 1, &[0; 8], 0)).await

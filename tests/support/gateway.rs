@@ -31,14 +31,7 @@ pub fn probe_binary() -> PathBuf {
 
 /// A gateway to be.
 pub fn gateway() -> Builder {
-    Builder {
-        binary: binary(),
-        server: String::new(),
-        table: String::new(),
-        env: Vec::new(),
-        workers: 2,
-        access_log: None,
-    }
+    Builder { binary: binary(), server: String::new(), table: String::new(), workers: 2, access_log: None }
 }
 
 #[derive(Debug)]
@@ -46,7 +39,6 @@ pub struct Builder {
     binary: PathBuf,
     server: String,
     table: String,
-    env: Vec<(String, String)>,
     workers: u32,
     access_log: Option<PathBuf>,
 }
@@ -78,12 +70,6 @@ impl Builder {
         self
     }
 
-    /// Another binary built on the library.
-    pub fn binary(mut self, path: PathBuf) -> Self {
-        self.binary = path;
-        self
-    }
-
     /// Another place for the access log than a file of its own directory.
     pub fn access_log(mut self, path: &str) -> Self {
         self.access_log = Some(PathBuf::from(path));
@@ -93,12 +79,6 @@ impl Builder {
     /// How many worker threads.
     pub fn workers(mut self, count: u32) -> Self {
         self.workers = count;
-        self
-    }
-
-    /// A variable of its environment.
-    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
-        self.env.push((name.to_owned(), value.into()));
         self
     }
 
@@ -118,7 +98,6 @@ impl Builder {
 
         let mut command = Command::new(&self.binary);
         command.arg("run").arg("-c").arg(&table).arg("--json").current_dir(dir.path());
-        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         let (stdout, stderr) = (dir.path().join("stdout"), dir.path().join("stderr"));
         let mut process = Process::start("strangler", &command, &stderr, Some(&stdout), Signal::KILL);
         let ready = until_ready(&mut process, &stdout).await;
@@ -165,11 +144,6 @@ impl Gateway {
     /// Where it serves.
     pub fn address(&self) -> SocketAddr {
         self.http
-    }
-
-    /// Where the admin port is.
-    pub fn admin(&self) -> SocketAddr {
-        self.admin
     }
 
     /// Its process id.
@@ -224,11 +198,6 @@ impl Gateway {
     /// Writes the routes, keeping `[listen]` and `[server]`.
     pub fn write_routes(&self, text: &str) {
         self.write_table(&format!("{}{text}", self.preamble));
-    }
-
-    /// `[listen]` and `[server]` as they were written at the start.
-    pub fn preamble(&self) -> &str {
-        &self.preamble
     }
 
     /// Edits the file in place; the edit must change something.
@@ -348,11 +317,6 @@ impl Gateway {
     /// Waits for its end.
     pub async fn end(&mut self, within: Duration) -> ExitStatus {
         self.process.end(within).await
-    }
-
-    /// Whether it still runs.
-    pub fn runs(&mut self) -> bool {
-        self.process.ended().is_none()
     }
 }
 

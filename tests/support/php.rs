@@ -15,7 +15,7 @@ use super::{copy_tree, eventually, repository, temp_dir};
 
 /// A pool to be: `php().children(2).start().await`.
 pub fn php() -> Builder {
-    Builder { children: 4, root: None, ini: String::new(), pool: String::new(), global: String::new() }
+    Builder { children: 4, root: None, ini: String::new(), global: String::new() }
 }
 
 #[derive(Debug)]
@@ -23,7 +23,6 @@ pub struct Builder {
     children: u32,
     root: Option<PathBuf>,
     ini: String,
-    pool: String,
     global: String,
 }
 
@@ -43,13 +42,6 @@ impl Builder {
     /// One ini setting (`php_admin_value[name] = value`).
     pub fn ini(mut self, name: &str, value: &str) -> Self {
         self.ini.push_str(&format!("php_admin_value[{name}] = {value}\n"));
-        self
-    }
-
-    /// One line of the pool's section.
-    pub fn pool(mut self, line: &str) -> Self {
-        self.pool.push_str(line);
-        self.pool.push('\n');
         self
     }
 
@@ -74,15 +66,14 @@ impl Builder {
         let conf = format!(
             "[global]\nerror_log = {log}\ndaemonize = no\n{global}\n\
              [www]\n{user}listen = {socket}\nlisten.mode = 0666\npm = static\npm.max_children = {children}\n\
-             pm.status_path = /fpm-status\ncatch_workers_output = yes\nclear_env = no\n\
-             php_admin_value[session.save_path] = {dir}\nphp_admin_value[upload_tmp_dir] = {dir}\n{pool}\n{ini}\n",
+             pm.status_path = /fpm-status\ncatch_workers_output = yes\nclear_env = yes\n\
+             php_value[session.save_path] = {dir}\nphp_admin_value[upload_tmp_dir] = {dir}\n{ini}\n",
             log = log.display(),
             global = self.global,
             user = if rustix::process::getuid().is_root() { "user = root\ngroup = root\n" } else { "" },
             socket = socket.display(),
             children = self.children,
             dir = dir.path().display(),
-            pool = self.pool,
             ini = self.ini,
         );
         std::fs::write(dir.path().join("fpm.conf"), conf).expect("the pool's file");

@@ -30,14 +30,9 @@ pub async fn redis() -> Redis {
 }
 
 impl Redis {
-    /// Its URL.
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-
     /// Host and port.
-    pub fn port(&self) -> u16 {
-        self.port
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// Runs one command by `redis-cli` and gives what it prints.

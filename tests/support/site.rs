@@ -112,6 +112,10 @@ fn comparable(page: &Page) -> BTreeMap<&str, Vec<String>> {
             "content-type" => value.replace("application/javascript", "text/javascript"),
             // A validator is the server's own; that there is one is compared.
             "etag" if page.header("x-powered-by").is_none() => "…".to_owned(),
+            // `Expires` is the clock plus what `Max-Age` says.
+            "set-cookie" if value.contains("Max-Age=") => {
+                value.split("; ").filter(|part| !part.starts_with("expires=")).collect::<Vec<_>>().join("; ")
+            }
             _ => value.clone(),
         };
         headers.entry(name).or_default().push(value);

@@ -157,18 +157,6 @@ impl Conn {
         Some(self.read.drain(..length).collect())
     }
 
-    /// Reads until these bytes have come.
-    pub async fn until(&mut self, wanted: &[u8]) -> Option<Vec<u8>> {
-        loop {
-            if let Some(at) = self.read.windows(wanted.len()).position(|window| window == wanted) {
-                return Some(self.read.drain(..at + wanted.len()).collect());
-            }
-            if self.stream.read_buf(&mut self.read).await.ok()? == 0 {
-                return None;
-            }
-        }
-    }
-
     /// Sends raw bytes.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(bytes.as_ref()).await;

@@ -19,7 +19,7 @@ pub const ADMIN: (&str, &str) = ("admin", "correct-horse-battery-staple-9");
 #[derive(Debug)]
 pub struct WordPress {
     pub php: Php,
-    pub database: Mariadb,
+    _database: Mariadb,
     _dir: TempDir,
 }
 
@@ -37,7 +37,7 @@ pub async fn wordpress() -> WordPress {
     still_chance(&root);
     std::fs::create_dir_all(root.join("wp-content/uploads")).expect("the uploads");
     let php = php().root(&root).children(4).ini("memory_limit", "256M").ini("display_errors", "0").start().await;
-    WordPress { php, database, _dir: dir }
+    WordPress { php, _database: database, _dir: dir }
 }
 
 fn configuration(database: &Mariadb) -> String {
