@@ -44,7 +44,7 @@ async fn a_process_killed_before_its_answer_is_a_502_at_once_and_a_post_is_never
         (get(gateway.address(), "/answer.php").await.status == 200).then_some(())
     })
     .await;
-    gateway.until_gauge("strangler_upstream_connections", &[("upstream", "php"), ("state", "busy")], 0.0).await;
+    gateway.until_gauge("strangler_upstream_connections", &[("upstream", "php"), ("state", "in_use")], 0.0).await;
 }
 
 #[tokio::test]
@@ -259,7 +259,7 @@ async fn a_client_that_leaves_the_queue_costs_php_nothing() {
     let address = gateway.address();
     let busy = tokio::spawn(async move { get(address, "/slow.php?ms=800").await.status });
     eventually("PHP is busy", || async {
-        (gateway.metrics().await.sum("strangler_upstream_connections", &[("upstream", "php"), ("state", "busy")]) > 0.0)
+        (gateway.metrics().await.sum("strangler_upstream_connections", &[("upstream", "php"), ("state", "in_use")]) > 0.0)
             .then_some(())
     })
     .await;
@@ -336,7 +336,7 @@ async fn clients_that_leave_while_php_works_do_not_overfill_the_pool() {
         (get(gateway.address(), "/answer.php").await.status == 200).then_some(())
     })
     .await;
-    gateway.until_gauge("strangler_upstream_connections", &[("upstream", "php"), ("state", "busy")], 0.0).await;
+    gateway.until_gauge("strangler_upstream_connections", &[("upstream", "php"), ("state", "in_use")], 0.0).await;
 }
 
 // --- F12: a peer that breaks the protocol ---
@@ -361,7 +361,7 @@ async fn answered_with(bytes: Vec<u8>) -> (u16, bool, Vec<u8>, usize) {
     let next = get(gateway.address(), "/").await;
     assert_eq!(next.status, answer.status, "the next request is not answered by leftovers of the first");
     assert_eq!(
-        gateway.metrics().await.sum("strangler_upstream_connections", &[("upstream", "php"), ("state", "busy")]),
+        gateway.metrics().await.sum("strangler_upstream_connections", &[("upstream", "php"), ("state", "in_use")]),
         0.0
     );
     (answer.status, answer.complete, answer.body, server.connections())

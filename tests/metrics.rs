@@ -36,8 +36,8 @@ async fn every_metric_of_the_reference_is_there_and_well_formed() {
         "strangler_config_reloads_total",
         "strangler_upstream_connections",
         "strangler_upstream_queue",
-        "strangler_side_cpu_seconds_total",
-        "strangler_side_memory_bytes",
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
     ] {
         assert!(metrics.has(name, &[]), "{name} is missing among {:?}", metrics.names());
     }

@@ -70,11 +70,7 @@ impl Target {
 pub(crate) enum Error {
     /// Nothing of the request was sent.
     #[error("cannot connect to {address}")]
-    Unreachable {
-        address: String,
-        #[source]
-        source: std::io::Error,
-    },
+    Unreachable { address: String, #[source] source: std::io::Error },
     /// It failed for a whole `connect` deadline; only a probe goes there now.
     #[error("down since {since:?}; requests are refused until a probe succeeds")]
     Down { since: Duration },
@@ -86,10 +82,7 @@ pub(crate) enum Error {
     QueueTimeout { waited: Duration },
     /// The connection ended before the answer's head was complete. It may have acted.
     #[error("the connection ended before the answer's head was complete")]
-    Broken {
-        #[source]
-        source: Option<BoxError>,
-    },
+    Broken { #[source] source: Option<BoxError> },
     /// The reply breaks the protocol.
     #[error("invalid reply: {what}")]
     BadReply { what: &'static str },
