@@ -27,4 +27,5 @@ mod metrics;
 mod reload;
 mod routing;
 mod shutdown;
+mod tidy;
 mod wordpress;
