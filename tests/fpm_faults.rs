@@ -259,7 +259,8 @@ async fn a_client_that_leaves_the_queue_costs_php_nothing() {
     let address = gateway.address();
     let busy = tokio::spawn(async move { get(address, "/slow.php?ms=800").await.status });
     eventually("PHP is busy", || async {
-        (gateway.metrics().await.sum("strangler_upstream_connections", &[("upstream", "php"), ("state", "in_use")]) > 0.0)
+        (gateway.metrics().await.sum("strangler_upstream_connections", &[("upstream", "php"), ("state", "in_use")])
+            > 0.0)
             .then_some(())
     })
     .await;

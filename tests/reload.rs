@@ -199,6 +199,12 @@ async fn a_file_that_is_gone_or_no_file_leaves_the_table_serving() {
         assert_eq!(gateway.generation().await, generation, "{what}");
     };
 
+    // Written elsewhere and moved over, or it would be a good file for a moment.
+    let unreadable = file.with_extension("unreadable");
+    std::fs::write(&unreadable, flipped(&good)).expect("written");
+    shell("chmod 000 \"$1\"", &unreadable);
+    std::fs::rename(&unreadable, &file).expect("moved");
+    still("not readable").await;
     std::fs::remove_file(&file).expect("removed");
     still("deleted").await;
     std::fs::create_dir(&file).expect("a directory");

@@ -96,7 +96,7 @@ impl Builder {
         std::fs::create_dir(dir.path().join("conf")).expect("its directory");
         std::fs::write(&table, format!("{preamble}{}", self.table)).expect("routes.toml");
 
-        let mut command = Command::new(&self.binary);
+        let mut command = as_a_service(&self.binary);
         command.arg("run").arg("-c").arg(&table).arg("--json").current_dir(dir.path());
         let (stdout, stderr) = (dir.path().join("stdout"), dir.path().join("stderr"));
         let mut process = Process::start("strangler", &command, &stderr, Some(&stdout), Signal::KILL);
@@ -111,6 +111,16 @@ impl Builder {
             .expect("an HTTP client");
         Gateway { process, dir, preamble, table, access_log, http, admin, client }
     }
+}
+
+/// Even where the tests run as root, the gateway respects permissions, as a service does.
+fn as_a_service(binary: &Path) -> Command {
+    if !rustix::process::getuid().is_root() {
+        return Command::new(binary);
+    }
+    let mut command = Command::new("setpriv");
+    command.arg("--bounding-set=-dac_override,-dac_read_search").arg("--").arg(binary);
+    command
 }
 
 async fn until_ready(process: &mut Process, stdout: &Path) -> Value {
