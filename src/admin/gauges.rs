@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::reload::Reloads;
 use crate::route::RouteTable;
 use crate::telemetry::{Gauges, HandlerGauge, RouteGauge, UpstreamGauge};
+use crate::upstream::fastcgi::Connections;
 use crate::upstream::Target;
 
 /// What the table, its upstreams and the reloads are like now. An upstream that no route uses has
@@ -26,7 +27,10 @@ pub(super) fn of(table: &RouteTable, reloads: &Reloads) -> Gauges {
     for (name, target) in targets {
         let name = name.to_owned();
         let (connections, waiting) = match target {
-            Target::Php(php) => (php.connections(), php.waiting()),
+            Target::Php(php) => {
+                let Connections { in_use, idle } = php.connections();
+                ((in_use, idle), php.waiting())
+            }
             Target::Http(service) => (service.connections(), 0),
             Target::Handler(handler) => {
                 gauges.handlers.push(HandlerGauge { name, stalls: handler.stalls() });

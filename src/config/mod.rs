@@ -129,7 +129,7 @@ fn read_sheet(sheet: &Sheet<'_>, text: &str, known: &Known<'_>) -> Option<(Route
 /// the socket's backlog instead of the gateway's queue.
 fn pool_warnings(table: &RouteTable) -> Vec<String> {
     let mut warnings = BTreeMap::new();
-    for target in upstream::targets(table) {
+    for target in table.targets() {
         let Target::Php(php) = target else { continue };
         let connections = php.settings().connections;
         let children = match php.settings().spawn {

@@ -4,7 +4,7 @@
 //! `docs/reference/routes.md` is written from here: there is no second list of keys. What a value
 //! must look like beyond its type is the reader's to say.
 
-use crate::upstream::fastcgi::script::DEFAULT_DENY;
+use crate::upstream::fastcgi::deny::DEFAULT_DENY;
 
 /// A table of the file.
 #[derive(Debug)]

@@ -134,7 +134,7 @@ fn every_default_of_an_upstream_can_be_read() {
     let settings = php.settings();
     assert_eq!((settings.connections, settings.queue_length, settings.keepalive), (8, 32, 0));
     assert_eq!((settings.spool_memory, settings.spool_disk), (128 << 10, 1 << 30));
-    assert_eq!(settings.deny, crate::upstream::fastcgi::script::DEFAULT_DENY);
+    assert_eq!(settings.deny, crate::upstream::fastcgi::deny::DEFAULT_DENY);
     assert_eq!((settings.spawn, settings.try_files, &*settings.index), (None, true, "index.php"));
     let Some(Target::Http(service)) = loaded.table.routes[0].new_side().map(|place| &place.target) else { panic!() };
     assert_eq!(service.settings().servers, [crate::upstream::http::Server::Tcp { host: "svc".into(), port: 80 }]);

@@ -60,7 +60,7 @@ pub(super) fn upstreams(file: &Reader<'_>, previous: Option<&RouteTable>) -> Ups
 
 fn upstream<'a>(sheet: &'a Sheet<'a>, name: &str, node: &'a Node<'a>, previous: Option<&RouteTable>) -> Option<Target> {
     let has = |key: &str| node.get_ref().get(key);
-    let running = previous.into_iter().flat_map(targets).find(|target| target.name() == name);
+    let running = previous.into_iter().flat_map(RouteTable::targets).find(|target| target.name() == name);
     match (has("fastcgi"), has("http")) {
         (Some(_), Some(http)) => {
             let message = format!("upstream \"{name}\" is both a PHP-FPM pool (fastcgi) and an HTTP service (http)");
@@ -87,11 +87,6 @@ fn upstream<'a>(sheet: &'a Sheet<'a>, name: &str, node: &'a Node<'a>, previous: 
             })
         }
     }
-}
-
-/// Every target that a table's routes name.
-pub(super) fn targets(table: &RouteTable) -> impl Iterator<Item = &Target> {
-    table.routes.iter().flat_map(|route| route.legacy().into_iter().chain(route.new_side())).map(|place| &place.target)
 }
 
 fn pool(reader: &Reader<'_>) -> Option<fastcgi::Settings> {

@@ -21,10 +21,10 @@ use std::time::{Duration, SystemTime};
 use ::http::{HeaderMap, Method};
 
 pub(crate) use self::condition::Condition;
-pub(crate) use self::explain::{Considered, Explanation, Precedence, Verdict};
+pub(crate) use self::explain::{Considered, Explanation, Verdict};
 pub(crate) use self::live::LiveTable;
-pub(crate) use self::pattern::{Pattern, PatternFault};
-pub(crate) use self::table::{Conflict, Found, RouteTable};
+pub(crate) use self::pattern::Pattern;
+pub(crate) use self::table::{Found, RouteTable};
 use crate::http::{Limits, Timeouts};
 use crate::telemetry::{RouteStats, Side, UpstreamStats};
 use crate::upstream::Target;

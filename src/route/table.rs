@@ -11,6 +11,7 @@ use ::http::{HeaderMap, Method};
 
 use super::tree::Tree;
 use super::{Asked, Edge, Route};
+use crate::upstream::Target;
 use crate::http::CanonicalPath;
 
 /// Two routes that nothing tells apart: indexes into the list given to [`RouteTable::build`].
@@ -43,6 +44,11 @@ pub(crate) enum Found<'t> {
 }
 
 impl RouteTable {
+    /// Where the routes lead: every target of every route, so often as it is named.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.routes.iter().flat_map(|route| route.legacy().into_iter().chain(route.new_side())).map(|place| &place.target)
+    }
+
     /// Makes a table, unless two of the routes could match one request and nothing decides between
     /// them. Each route that conflicts is named once, with the first that it conflicts with.
     pub(crate) fn build(edge: Edge, routes: Vec<Route>) -> Result<Self, Vec<Conflict>> {

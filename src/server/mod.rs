@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Barrier;
 
 use self::census::Census;
-pub(crate) use self::drain::{Drain, Phase};
+pub(crate) use self::drain::Drain;
 pub(crate) use self::listener::BindError;
 use self::worker::Common;
 use crate::gateway::Worker;

@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use ::http::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, IF_MATCH, IF_MODIFIED_SINCE,
+    ACCEPT, ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, IF_MATCH, IF_MODIFIED_SINCE,
     IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
 };
 use ::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, request};
@@ -214,7 +214,7 @@ async fn partial(file: &OpenFile, first: u64, last: u64) -> Result<Response<Body
 
 fn unsatisfiable(file: &OpenFile, head: &request::Parts) -> Response<Body> {
     let request_id = head.headers.get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
-    let mut response = Answer::RangeNotSatisfiable.render(&head.headers, request_id);
+    let mut response = Answer::RangeNotSatisfiable.render(head.headers.get(ACCEPT), request_id);
     insert(response.headers_mut(), CONTENT_RANGE, format!("bytes */{}", file.length));
     response
 }
