@@ -78,7 +78,7 @@ enum Command {
 #[derive(Clone, Debug, Args)]
 struct ConfigFile {
     /// The route table
-    #[arg(short, long = "config", value_name = "FILE", default_value = "routes.toml")]
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "routes.toml")]
     path: PathBuf,
 }
 
