@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::{ConfigFile, FAULTY, complain, print, with_causes};
+use super::{ConfigFile, FAULTY, complain, print};
 use crate::config::{self, Known};
 use crate::telemetry::Telemetry;
 use crate::upstream::Handler;
@@ -27,7 +27,7 @@ pub(super) fn run(options: &Options, handlers: &BTreeMap<String, Arc<Handler>>) 
     match config::flip(&options.config.path, &options.route, &options.serve, &known) {
         Ok(flipped) => print(&format!("{flipped}\n")),
         Err(error) => {
-            complain(&with_causes(&error));
+            complain(&error.to_string());
             FAULTY
         }
     }

@@ -41,7 +41,7 @@ const FAULTY: u8 = 2;
 /// handler, or an HTTP service). Save the file and the route is flipped, within a second and
 /// without losing a request.
 #[derive(Debug, Parser)]
-#[command(name = "strangler", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "strangler", version, max_term_width = 100, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

@@ -123,7 +123,7 @@ impl<'t> Sheet<'t> {
 
     /// Notes a fault at these bytes of the file.
     pub(super) fn fault(&self, span: Range<usize>, message: impl Into<String>, remedy: impl Into<String>) {
-        if self.count() >= MOST {
+        if self.is_full() {
             self.more.set(self.more.get() + 1);
             return;
         }
@@ -141,6 +141,11 @@ impl<'t> Sheet<'t> {
     /// Notes what is no fault but deserves a look; shown by `check` and at every load.
     pub(super) fn warn(&self, span: &Range<usize>, message: impl fmt::Display) {
         self.warnings.borrow_mut().push(format!("{}:{}: {message}", self.path.display(), self.line_of(span.start)));
+    }
+
+    /// Whether further faults would only be counted.
+    pub(super) fn is_full(&self) -> bool {
+        self.count() >= MOST
     }
 
     /// How many faults so far: a reader that compares knows whether what it read is whole.

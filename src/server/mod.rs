@@ -66,8 +66,7 @@ impl Server {
                 .map_err(BindError::Worker)?;
             threads.push(thread);
         }
-        drop(ready);
-        for started in started {
+        for started in started.iter().take(workers) {
             started.map_err(BindError::Worker)?;
         }
         Ok(Self { addresses, threads })

@@ -158,6 +158,26 @@ fn a_bad_file_is_counted_once_and_mended_by_the_old_content() {
 }
 
 #[test]
+fn a_file_that_is_replaced_again_and_again_is_read_in_between() {
+    let fixture = Fixture::new();
+    let path = fixture.write(&text("legacy"));
+    watching(&path, async |watched| {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        for n in 0.. {
+            rename_into(&path, &format!("# {n}\n{}", text("legacy")));
+            sleep(Duration::from_millis(10)).await;
+            if watched.live.current().generation > 2 {
+                break;
+            }
+            assert!(Instant::now() < deadline, "not one of {n} versions was read");
+        }
+        rename_into(&path, &text("new"));
+        watched.until_served(Serve::New).await;
+        assert_eq!(watched.status.snapshot().rejected, 0);
+    });
+}
+
+#[test]
 fn a_file_written_byte_by_byte_is_read_when_it_is_whole() {
     let fixture = Fixture::new();
     let path = fixture.write(&text("legacy"));
