@@ -11,7 +11,7 @@ use crate::support::upstream::{Service, service, upstream};
 use crate::support::{gateway, php};
 
 async fn one_service(server: &str) -> (Service, Gateway) {
-    let service = service(Router::new().fallback(any(|| async { "served" }))).await;
+    let service = service(Router::new().fallback(any(|_: axum::body::Bytes| async { "served" }))).await;
     let gateway = gateway()
         .server(server)
         .toml(upstream("service", &[service.url()], ""))

@@ -201,8 +201,8 @@ async fn a_record_tells_times_bytes_and_sides_and_no_secret() {
     let address = gateway.address();
     let first = tokio::spawn(async move { client::get(address, "/slow.php?ms=300").await });
     gateway.until_gauge("strangler_requests_in_flight", &[("route", "rest")], 1.0).await;
-    let request = "POST /echo.php?token=hunter2&page=2 HTTP/1.1\r\nHost: shop.test\r\nAuthorization: Bearer hunter2\r\nCookie: PHPSESSID=hunter2\r\n\
-         User-Agent: \"quoted\\\"\x1b[31m\r\nContent-Length: 5\r\n\r\nhello";
+    let request = "POST /echo.php?token=hunter2&page=%1b HTTP/1.1\r\nHost: shop.test\r\nAuthorization: Bearer hunter2\r\nCookie: PHPSESSID=hunter2\r\n\
+         User-Agent: \"quoted\\\"\t\r\nContent-Length: 5\r\n\r\nhello";
     let answer = client::exchange(address, request).await.expect("an answer");
     first.await.expect("an answer");
     let record = gateway.until_record_of(answer.header("x-request-id").expect("an id")).await;

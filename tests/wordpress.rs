@@ -6,9 +6,10 @@ use std::sync::Arc;
 use reqwest::cookie::Jar;
 use serde_json::json;
 
+use crate::support::gateway;
+use crate::support::nginx::nginx_named;
 use crate::support::site::{HOST, Page, Site, differences, page};
 use crate::support::wordpress::{install, links, log_in, rest_nonce, upload_media, use_permalinks, wordpress};
-use crate::support::{gateway, nginx};
 
 /// A photograph as large as a telephone's, so that WordPress makes smaller ones of it.
 fn picture() -> Vec<u8> {
@@ -32,7 +33,7 @@ async fn wordpress_is_set_up_and_used_through_the_gateway_and_every_answer_is_th
         .toml("[[route]]\nname = \"blog\"\npath = \"/{*rest}\"\nlegacy = \"php\"\nbody_bytes = \"64MiB\"")
         .start()
         .await;
-    let nginx = nginx(&wordpress.php).await;
+    let nginx = nginx_named(HOST, &wordpress.php).await;
 
     let compared = use_and_compare(gateway.address(), nginx.address()).await;
 
@@ -46,7 +47,7 @@ async fn wordpress_is_set_up_and_used_through_the_gateway_and_every_answer_is_th
 #[tokio::test]
 async fn two_nginx_servers_are_found_equal_by_the_same_comparison() {
     let wordpress = wordpress().await;
-    let (one, other) = (nginx(&wordpress.php).await, nginx(&wordpress.php).await);
+    let (one, other) = (nginx_named(HOST, &wordpress.php).await, nginx_named(HOST, &wordpress.php).await);
     use_and_compare(one.address(), other.address()).await;
 }
 
@@ -95,8 +96,11 @@ async fn use_and_compare(used: SocketAddr, reference: SocketAddr) -> usize {
         (&site, &other, admin_questions(&site).await),
     ] {
         for question in questions {
-            let (one, another) = (question.ask(mine).await, question.ask(theirs).await);
-            let differ = differences(&one, &another);
+            let mut differ = differences(&question.ask(mine).await, &question.ask(theirs).await);
+            if !differ.is_empty() {
+                // Pages that show the time differ when the second changes between two askings.
+                differ = differences(&question.ask(mine).await, &question.ask(theirs).await);
+            }
             found.extend(differ.into_iter().map(|difference| format!("{question:?}: {difference}")));
             compared += 1;
         }

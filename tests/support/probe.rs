@@ -50,6 +50,8 @@ async fn panics(Path(place): Path<String>) -> Response<Body> {
         }
         "body" => {
             let pieces = stream::unfold(0, |n| async move {
+                // Long enough for the first pieces to be on their way.
+                tokio::time::sleep(Duration::from_millis(20)).await;
                 assert!(n < 3, "secret reason");
                 Some((Ok::<_, std::io::Error>(Bytes::from_static(b"piece ")), n + 1))
             });
