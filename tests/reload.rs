@@ -280,6 +280,11 @@ impl Load {
                                 && matches!(&answer.body[..], b"legacy" | b"new") =>
                         {
                             served.fetch_add(1, Ordering::Relaxed);
+                            if answer.header("connection") == Some("close") {
+                                connection = Connection::open(address).await;
+                            }
+                            // Some hundreds of requests a second from each leave the machine room for the swaps.
+                            tokio::time::sleep(Duration::from_millis(1)).await;
                         }
                         other => {
                             failed.push(format!("{other:?}"));
