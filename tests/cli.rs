@@ -1,0 +1,110 @@
+//! The commands: what they print, and the exit codes scripts rely on.
+
+use std::path::Path;
+
+use crate::support::gateway::run;
+use crate::support::temp_dir;
+
+const GOOD: &str = "[listen]\nhttp = \"127.0.0.1:0\"\n\n[upstream.orders]\nhttp = \"http://127.0.0.1:7001\"\n\n\
+    [upstream.fresh]\nhttp = \"http://127.0.0.1:7002\"\n\n[[route]]\nname = \"order\"\npath = \"/orders/{id}\"\n\
+    methods = [\"GET\"]\nlegacy = \"orders\"\nnew = \"fresh\"\nserve = \"legacy\"\n";
+
+fn write(dir: &Path, text: &str) {
+    std::fs::write(dir.join("routes.toml"), text).expect("routes.toml");
+}
+
+#[test]
+fn check_ends_with_0_for_a_good_file_and_sums_it_up() {
+    let dir = temp_dir("cli");
+    write(dir.path(), GOOD);
+    let (code, out, err) = run(&["check", "-c", "routes.toml"], dir.path());
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(out.trim().lines().count(), 1, "{out}");
+    assert!(out.contains("1 route"), "{out}");
+    assert_eq!(run(&["check"], dir.path()).0, 0, "routes.toml of the directory is the default");
+}
+
+#[test]
+fn check_ends_with_2_and_names_every_fault_at_once() {
+    let dir = temp_dir("cli");
+    let text =
+        GOOD.replace("legacy = \"orders\"", "legacy = \"ordres\"").replace("methods = [\"GET\"]", "methds = [\"GET\"]");
+    write(dir.path(), &format!("{text}timeout = \"30\"\n"));
+    let (code, out, err) = run(&["check", "-c", "routes.toml"], dir.path());
+    let said = format!("{out}{err}");
+    assert_eq!(code, 2, "{said}");
+    for part in
+        ["routes.toml:13:", "methds", "methods", "routes.toml:14:", "ordres", "orders", "routes.toml:17:", "30s"]
+    {
+        assert!(said.contains(part), "{part} is missing:\n{said}");
+    }
+    let (code, out, err) = run(&["run", "-c", "routes.toml"], dir.path());
+    assert_eq!(code, 2, "a gateway does not start on a faulty file: {out}{err}");
+    assert_eq!(run(&["check", "-c", "none.toml"], dir.path()).0, 2);
+}
+
+#[test]
+fn explain_tells_the_route_and_why() {
+    let dir = temp_dir("cli");
+    write(dir.path(), GOOD);
+    let (code, out, err) = run(&["explain", "GET", "/orders/7", "-c", "routes.toml"], dir.path());
+    assert_eq!(code, 0, "{err}");
+    for part in ["order", "/orders/{id}", "legacy", "orders"] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    let (_, out, _) = run(&["explain", "POST", "http://a.test/orders/7", "-c", "routes.toml"], dir.path());
+    assert!(out.contains("405"), "{out}");
+    let (_, out, _) = run(&["explain", "GET", "/nothing", "-H", "Accept: text/html", "-c", "routes.toml"], dir.path());
+    assert!(out.contains("404"), "{out}");
+}
+
+#[test]
+fn flip_changes_one_word_and_refuses_what_check_would() {
+    let dir = temp_dir("cli");
+    write(dir.path(), GOOD);
+    let (code, out, err) = run(&["flip", "order", "new", "-c", "routes.toml"], dir.path());
+    assert_eq!(code, 0, "{out}{err}");
+    let flipped = std::fs::read_to_string(dir.path().join("routes.toml")).expect("routes.toml");
+    assert_eq!(flipped, GOOD.replace("serve = \"legacy\"", "serve = \"new\""));
+    let one_sided = GOOD.replace("new = \"fresh\"\n", "");
+    write(dir.path(), &one_sided);
+    let (code, out, err) = run(&["flip", "order", "new", "-c", "routes.toml"], dir.path());
+    assert_eq!(code, 2, "there is no new side: {out}{err}");
+    assert_eq!(
+        std::fs::read_to_string(dir.path().join("routes.toml")).expect("routes.toml"),
+        one_sided,
+        "a refusal changes nothing"
+    );
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_2_and_help_with_0() {
+    let dir = temp_dir("cli");
+    assert_eq!(run(&["serve"], dir.path()).0, 2);
+    assert_eq!(run(&["check", "--nonsense"], dir.path()).0, 2);
+    for arguments in [
+        &["--help"][..],
+        &["run", "--help"],
+        &["check", "--help"],
+        &["explain", "--help"],
+        &["flip", "--help"],
+        &["--version"],
+    ] {
+        let (code, out, _) = run(arguments, dir.path());
+        assert_eq!(code, 0, "{arguments:?}");
+        assert!(!out.trim().is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn completions_and_the_man_page_are_generated() {
+    let dir = temp_dir("cli");
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, out, err) = run(&["completions", shell], dir.path());
+        assert_eq!(code, 0, "{err}");
+        assert!(out.contains("strangler") && out.contains("flip"), "{out}");
+    }
+    let (code, out, err) = run(&["man"], dir.path());
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains(".TH"), "{out}");
+}

@@ -1,0 +1,69 @@
+//! A real MariaDB in a directory of its own: a unix socket and a port the system chose.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::process::Process;
+use super::{eventually, free_port, temp_dir};
+
+/// A running MariaDB.
+#[derive(Debug)]
+pub struct Mariadb {
+    _process: Process,
+    _dir: TempDir,
+    socket: PathBuf,
+}
+
+/// Creates the system tables and starts it; root has no password.
+pub async fn mariadb() -> Mariadb {
+    let dir = temp_dir("mariadb");
+    let data = dir.path().join("data");
+    let made = Command::new("mariadb-install-db")
+        .arg("--no-defaults")
+        .arg(format!("--datadir={}", data.display()))
+        .args(["--auth-root-authentication-method=normal", "--skip-test-db", "--user=root"])
+        .output()
+        .expect("mariadb-install-db runs");
+    assert!(made.status.success(), "mariadb-install-db: {}", String::from_utf8_lossy(&made.stderr));
+    let (socket, port) = (dir.path().join("db.sock"), free_port());
+    let mut command = Command::new("mariadbd");
+    command
+        .arg("--no-defaults")
+        .arg(format!("--datadir={}", data.display()))
+        .arg(format!("--socket={}", socket.display()))
+        .arg(format!("--port={port}"))
+        .arg(format!("--pid-file={}", dir.path().join("db.pid").display()))
+        .args(["--bind-address=127.0.0.1", "--user=root", "--innodb-flush-log-at-trx-commit=0"])
+        .args(["--innodb-buffer-pool-size=32M", "--performance-schema=OFF", "--skip-name-resolve"]);
+    let process = Process::start("mariadbd", &command, &dir.path().join("db.out"), None, Signal::KILL);
+    let database = Mariadb { _process: process, _dir: dir, socket };
+    eventually("MariaDB answers", || async { database.try_sql("select 1").ok() }).await;
+    database
+}
+
+impl Mariadb {
+    /// Its unix socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Runs statements and gives what they print.
+    pub fn sql(&self, statements: &str) -> String {
+        self.try_sql(statements).expect("the statements run")
+    }
+
+    fn try_sql(&self, statements: &str) -> Result<String, String> {
+        let socket = format!("--socket={}", self.socket.display());
+        let output = Command::new("mariadb")
+            .args(["--no-defaults", &socket, "--user=root", "--batch", "--skip-column-names", "-e", statements])
+            .output()
+            .map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
