@@ -1,1 +1,62 @@
-fn main(){}
+//! The shop's Rust side: the JSON API of `legacy/`, written again as handlers of the gateway.
+//!
+//! Both sides use the same database and the same sessions, and answer the same bytes; routes.toml says,
+//! route by route, which of them serves. The HTML pages stay with PHP.
+
+mod api;
+mod db;
+mod orders;
+mod products;
+mod reports;
+mod session;
+mod users;
+mod wechat;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::{env, fs};
+
+use db::Database;
+use session::Sessions;
+use wechat::Wechat;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let shop = Shop::connect().await.unwrap();
+    let pick = axum::Router::new().fallback(move |r: axum::extract::Request| { let shop = shop.clone(); async move {
+        use tower_service::Service;
+        let p = r.uri().path();
+        let mut router = if p.starts_with("/api/v1/products") { products::router(&shop) } else if p.starts_with("/api/v1/orders") { orders::router(&shop) } else if p.starts_with("/reports") { reports::router(&shop) } else { users::router(&shop) };
+        router.call(r).await
+    }});
+    let listener = tokio::net::TcpListener::bind(env::var("SHOP_LISTEN").unwrap()).await.unwrap();
+    axum::serve(listener, pick).await.unwrap();
+    ExitCode::SUCCESS
+}
+
+/// What the handlers share.
+#[derive(Clone)]
+struct Shop {
+    database: Database,
+    sessions: Sessions,
+    wechat: Wechat,
+}
+
+impl Shop {
+    async fn connect() -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let state = env::var_os("SHOP_STATE")
+            .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/var/shop")), PathBuf::from);
+        fs::create_dir_all(&state)?;
+        Ok(Self {
+            database: Database::connect(&state).await?,
+            sessions: Sessions::connect(&state).await?,
+            wechat: Wechat::from_env()?,
+        })
+    }
+}
+
+/// The present moment as the API writes it.
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

@@ -80,7 +80,7 @@ function orders_of(int $user_id): array
 {
     return Database::get()->all(
         'SELECT id, status, total_cents, created_at,'
-        . ' (SELECT COUNT(*) FROM order_items WHERE order_id = orders.id) AS lines'
+        . ' (SELECT COUNT(*) FROM order_items WHERE order_id = orders.id) AS item_count'
         . ' FROM orders WHERE user_id = ? ORDER BY id DESC LIMIT 50',
         [$user_id],
     );
