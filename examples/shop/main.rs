@@ -19,20 +19,17 @@ use std::{env, fs};
 
 use db::Database;
 use session::Sessions;
+use strangler::Gateway;
 use wechat::Wechat;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    let shop = Shop::connect().await.unwrap();
-    let pick = axum::Router::new().fallback(move |r: axum::extract::Request| { let shop = shop.clone(); async move {
-        use tower_service::Service;
-        let p = r.uri().path();
-        let mut router = if p.starts_with("/api/v1/products") { products::router(&shop) } else if p.starts_with("/api/v1/orders") { orders::router(&shop) } else if p.starts_with("/reports") { reports::router(&shop) } else { users::router(&shop) };
-        router.call(r).await
-    }});
-    let listener = tokio::net::TcpListener::bind(env::var("SHOP_LISTEN").unwrap()).await.unwrap();
-    axum::serve(listener, pick).await.unwrap();
-    ExitCode::SUCCESS
+fn main() -> ExitCode {
+    Gateway::new()
+        .setup(Shop::connect)
+        .handler("products", products::router)
+        .handler("orders", orders::router)
+        .handler("users", users::router)
+        .blocking_handler("reports", reports::router)
+        .main()
 }
 
 /// What the handlers share.

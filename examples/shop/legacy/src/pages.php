@@ -12,7 +12,7 @@ namespace Shop;
 final class Pages
 {
     private const PICTURES = [IMAGETYPE_PNG => 'png', IMAGETYPE_JPEG => 'jpg', IMAGETYPE_GIF => 'gif', IMAGETYPE_WEBP => 'webp'];
-    private const PICTURE_BYTES = 4 << 20;
+    private const PICTURE_BYTES = 2 << 20;
 
     public static function answer(string $method, string $path): void
     {
@@ -127,7 +127,7 @@ final class Pages
         self::user();
         $upload = $_FILES['picture'] ?? null;
         if (!is_array($upload) || $upload['error'] !== UPLOAD_ERR_OK || $upload['size'] > self::PICTURE_BYTES) {
-            throw new Refused('a picture of at most 4 MiB is needed', 40016);
+            throw new Refused('a picture of at most 2 MiB is needed', 40016);
         }
         $kind = self::PICTURES[@getimagesize($upload['tmp_name'])[2] ?? 0] ?? throw new Refused('not a picture', 41510);
         $name = $product_id . '-' . bin2hex(random_bytes(4)) . ".$kind";
