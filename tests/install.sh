@@ -5,7 +5,7 @@
 set -euo pipefail
 
 demo=(php-fpm php-sqlite3)
-tests=("${demo[@]}" php-cli php-redis php-mysql php-mbstring php-xml php-gd php-curl
+tests=("${demo[@]}" php php-cli php-redis php-mysql php-mbstring php-xml php-gd php-curl
   redis-server mariadb-server wordpress nginx-light wrk curl)
 
 case "${1:-}" in
@@ -16,7 +16,11 @@ esac
 
 installed() {
   # Any nginx will do: Debian has it in several packages.
-  if [ "$1" = nginx-light ] && PATH="$PATH:/usr/sbin" command -v nginx >/dev/null; then return 0; fi
+  case "$1" in
+    nginx-light) if PATH="$PATH:/usr/sbin" command -v nginx >/dev/null; then return 0; fi ;;
+    # Only there so that WordPress takes PHP-FPM for its PHP: not wanted for itself.
+    php) if dpkg-query --show wordpress >/dev/null 2>&1; then return 0; fi ;;
+  esac
   [ "$(dpkg-query --show --showformat '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
 }
 
@@ -30,6 +34,11 @@ if ! command -v apt-get >/dev/null; then
   echo "not a Debian system: please install what these packages hold: ${missing[*]}" >&2
   exit 1
 fi
+# WordPress would bring Apache, which would be listening from the next start of the machine on: nginx and
+# PHP-FPM are what it runs on here. An Apache that is there already stays.
+refused=()
+if ! installed apache2-bin; then refused=(apache2- '^libapache2-mod-php[0-9.]*$-'); fi
+
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then as_root=(sudo); fi
 echo "installing ${missing[*]}"
@@ -45,4 +54,4 @@ fi
 
 apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=120 "$@"; }
 apt update
-apt install --yes --no-install-recommends "${missing[@]}" >/dev/null
+apt install --yes --no-install-recommends "${missing[@]}" "${refused[@]}" >/dev/null

@@ -99,9 +99,9 @@ pub(crate) fn id(path: Result<Path<String>, PathRejection>, absent: impl Fn() ->
 pub(crate) fn number(query: &HashMap<String, String>, name: &str, default: i64, max: i64) -> Result<i64, Error> {
     match query.get(name) {
         None => Ok(default),
-        Some(text) => natural(text)
-            .filter(|&number| number <= max)
-            .ok_or_else(|| refuse(40014, format!("{name}: 1 to {max}"))),
+        Some(text) => {
+            natural(text).filter(|&number| number <= max).ok_or_else(|| refuse(40014, format!("{name}: 1 to {max}")))
+        }
     }
 }
 

@@ -103,9 +103,10 @@ fn quantities(body: &Value) -> Result<BTreeMap<i64, i64>, Error> {
     let mut quantities = BTreeMap::new();
     for item in items {
         let number = |name: &str, max: i64| {
-            item.get(name).and_then(Value::as_i64).filter(|number| (1..=max).contains(number)).ok_or_else(|| {
-                refuse(40012, "items: each needs a product_id and a quantity from 1 to 99")
-            })
+            item.get(name)
+                .and_then(Value::as_i64)
+                .filter(|number| (1..=max).contains(number))
+                .ok_or_else(|| refuse(40012, "items: each needs a product_id and a quantity from 1 to 99"))
         };
         *quantities.entry(number("product_id", 999_999_999)?).or_insert(0) += number("quantity", 99)?;
     }

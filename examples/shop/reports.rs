@@ -57,10 +57,8 @@ async fn sales(State(shop): State<Shop>) -> Answer {
     let totals: Vec<i64> = query_scalar("SELECT total_cents FROM orders ORDER BY id").fetch_all(&mut *held).await?;
     drop(held);
 
-    let products = rows
-        .into_iter()
-        .map(|(id, name, units, revenue_cents)| Sold { id, name, units, revenue_cents })
-        .collect();
+    let products =
+        rows.into_iter().map(|(id, name, units, revenue_cents)| Sold { id, name, units, revenue_cents }).collect();
     let revenue_cents = totals.iter().sum();
     let forecast = forecast(&totals);
     Ok(api::ok(StatusCode::OK, Report { orders: totals.len(), revenue_cents, products, forecast }))

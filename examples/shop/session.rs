@@ -119,8 +119,7 @@ impl Sessions {
     async fn create(&self, id: &str, data: &[u8]) -> Result<(), Error> {
         match self {
             Self::Files(dir) => {
-                let mut file =
-                    OpenOptions::new().write(true).create_new(true).mode(0o600).open(file(dir, id)).await?;
+                let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file(dir, id)).await?;
                 file.write_all(data).await?;
                 Ok(file.flush().await?)
             }
