@@ -25,10 +25,10 @@ use wechat::Wechat;
 fn main() -> ExitCode {
     Gateway::new()
         .setup(Shop::connect)
-        .handler("products", products::router)
-        .handler("orders", orders::router)
-        .handler("users", users::router)
-        .blocking_handler("reports", reports::router)
+        .handler_with("products", products::router)
+        .handler_with("orders", orders::router)
+        .handler_with("users", users::router)
+        .blocking_handler_with("reports", reports::router)
         .main()
 }
 
