@@ -4,8 +4,15 @@
 
 .PHONY: demo test bench install-test-deps nextest
 
+# PHP never runs as root: started by root, the gateway lets it run as the owner of the application or, when
+# that is root too, as www-data. What PHP writes to must be that user's.
 demo:
 	tests/install.sh demo
+	@if [ "$$(id -u)" = 0 ]; then \
+	  owner=$$(stat -c %u:%g examples/shop/legacy/public); \
+	  case $$owner in 0:*) owner=www-data:www-data ;; esac; \
+	  chown -R $$owner var/shop; \
+	fi
 	cargo run --profile demo --example shop -- run --config routes.toml
 
 # Doc tests first: they are the few that nextest does not run, and its summary is to stand last.

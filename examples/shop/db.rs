@@ -18,8 +18,13 @@ use sqlx::any::{AnyPoolOptions, install_default_drivers};
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, AnyPool, Connection, raw_sql};
 
+use crate::share;
+
 const SCHEMA: &str = include_str!("schema.sql");
 const SEED: &str = include_str!("seed.sql");
+
+/// The SQLite file, in the folder that both sides write to.
+const FILE: &str = "shop.sqlite";
 
 /// A connection kept longer than this is worth a line in the log.
 const SLOW_HOLDER: Duration = Duration::from_secs(1);
@@ -35,7 +40,7 @@ impl Database {
         install_default_drivers();
         let mysql = env::var("DATABASE_URL").ok().filter(|url| !url.is_empty());
         let sqlite = mysql.is_none();
-        let url = mysql.unwrap_or_else(|| format!("sqlite://{}?mode=rwc", state.join("shop.sqlite").display()));
+        let url = mysql.unwrap_or_else(|| format!("sqlite://{}?mode=rwc", state.join(FILE).display()));
         set_up(&url, sqlite.then_some(state)).await?;
 
         let pool = AnyPoolOptions::new()
@@ -98,11 +103,16 @@ impl Drop for Held {
 /// it done.
 async fn set_up(url: &str, sqlite_state: Option<&Path>) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut connection = AnyConnection::connect(url).await?;
+    if let Some(state) = sqlite_state {
+        share(&state.join(FILE))?;
+    }
     if raw_sql("SELECT version FROM shop_version").fetch_all(&mut connection).await.is_ok() {
         return Ok(());
     }
     if let Some(state) = sqlite_state {
-        let lock = File::options().create(true).write(true).truncate(false).open(state.join("setup.lock"))?;
+        let path = state.join("setup.lock");
+        let lock = File::options().create(true).write(true).truncate(false).open(&path)?;
+        share(&path)?;
         lock.lock()?;
         raw_sql("PRAGMA journal_mode = WAL").execute(&mut connection).await?;
         create_and_fill(&mut connection).await?;

@@ -13,9 +13,10 @@ mod users;
 mod wechat;
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::{env, fs};
+use std::{env, fs, io};
 
 use db::Database;
 use session::Sessions;
@@ -51,6 +52,17 @@ impl Shop {
             wechat: Wechat::from_env()?,
         })
     }
+}
+
+/// Gives what root has created to the owner of the folder it is in: the gateway lets PHP run as that user,
+/// never as root, and PHP writes here too.
+fn share(created: &Path) -> io::Result<()> {
+    let Some(folder) = created.parent() else { return Ok(()) };
+    let (owner, own) = (fs::metadata(folder)?, fs::metadata(created)?);
+    if own.uid() == 0 && owner.uid() != 0 {
+        chown(created, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    Ok(())
 }
 
 /// The present moment as the API writes it.

@@ -17,6 +17,8 @@ use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 
+use crate::share;
+
 /// The cookie's name, as PHP has it.
 const NAME: &str = "PHPSESSID";
 /// Seconds a session lives unused, as `session.gc_maxlifetime` of the PHP side.
@@ -51,6 +53,7 @@ impl Sessions {
         }
         let dir = store.strip_prefix("php-files:").map_or_else(|| state.join("sessions"), PathBuf::from);
         fs::create_dir_all(&dir)?;
+        share(&dir)?;
         Ok(Self::Files(dir))
     }
 
