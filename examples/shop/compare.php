@@ -29,14 +29,18 @@ function ask(string $base, string $method, string $path, array $headers = [], ?s
         'protocol_version' => 1.1,
         'timeout' => 30,
     ]]);
-    $text = file_get_contents($base . $path, false, $context);
+    $text = @file_get_contents($base . $path, false, $context);
+    if ($text === false) {
+        fwrite(STDERR, "$base does not answer\n");
+        exit(2);
+    }
     $lines = $http_response_header;
     $found = [];
     foreach (array_slice($lines, 1) as $line) {
         [$name, $value] = explode(':', $line, 2);
         $found[strtolower($name)] = trim($value);
     }
-    return ['status' => (int) explode(' ', $lines[0])[1], 'headers' => $found, 'body' => (string) $text];
+    return ['status' => (int) explode(' ', $lines[0])[1], 'headers' => $found, 'body' => $text];
 }
 
 /** What is compared of an answer. */

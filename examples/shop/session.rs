@@ -122,7 +122,9 @@ impl Sessions {
     async fn create(&self, id: &str, data: &[u8]) -> Result<(), Error> {
         match self {
             Self::Files(dir) => {
-                let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file(dir, id)).await?;
+                let path = file(dir, id);
+                let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).await?;
+                share(&path)?;
                 file.write_all(data).await?;
                 Ok(file.flush().await?)
             }
