@@ -4,8 +4,8 @@
 //! say, in the log, under the same request id.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
 
 use super::Body;
 
@@ -111,8 +111,10 @@ impl Answer {
     }
 
     /// Renders it as JSON, or as a small page for a client that prefers `text/html`.
-    pub(crate) fn render(self, request_headers: &HeaderMap, request_id: &str) -> Response<Body> {
-        let (kind, text) = if prefers_html(request_headers) {
+    ///
+    /// `accept` is the request's `Accept`.
+    pub(crate) fn render(self, accept: Option<&HeaderValue>, request_id: &str) -> Response<Body> {
+        let (kind, text) = if accept.is_some_and(prefers_html) {
             ("text/html; charset=utf-8", self.page(request_id))
         } else {
             ("application/json", format!(r#"{{"code":{},"message":"{}","data":null}}"#, self.code(), self.message()))
@@ -139,11 +141,58 @@ impl Answer {
 }
 
 /// Whether `text/html` stands before any JSON or wildcard in `Accept`, as browsers send it.
-fn prefers_html(headers: &HeaderMap) -> bool {
-    let Some(accept) = headers.get(ACCEPT).and_then(|value| value.to_str().ok()) else { return false };
+fn prefers_html(accept: &HeaderValue) -> bool {
+    let accept = accept.to_str().unwrap_or_default();
     accept
         .split(',')
         .map(|part| part.split(';').next().unwrap_or_default().trim())
         .find(|kind| matches!(*kind, "text/html" | "application/xhtml+xml" | "application/json" | "*/*"))
         .is_some_and(|kind| kind == "text/html" || kind == "application/xhtml+xml")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_code_is_its_status_times_100_and_none_is_given_twice() {
+        let codes: HashSet<u32> = Answer::ALL.iter().map(|answer| answer.code()).collect();
+        assert_eq!(codes.len(), Answer::ALL.len());
+        for answer in Answer::ALL {
+            assert_eq!(u32::from(answer.status().as_u16()), answer.code() / 100);
+        }
+    }
+
+    #[test]
+    fn a_browser_gets_a_page_and_everybody_else_json() {
+        let page = |accept: &'static str| prefers_html(&HeaderValue::from_static(accept));
+        assert!(page("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"));
+        assert!(!page("application/json, text/html"));
+        assert!(!page("*/*"));
+        let response = Answer::NoRoute.render(None, "id");
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+    }
+
+    #[test]
+    fn the_reference_of_error_codes_is_fresh() {
+        let mut text = String::from(
+            "# Answers of the gateway's own\n\nMade from `src/http/answer.rs`; a test rewrites it when stale.\n\n\
+             Sent as `{\"code\": …, \"message\": …, \"data\": null}`, or as a small page to a client that prefers\n\
+             `text/html`, always with `X-Request-Id`. An upstream's own error pages pass through untouched.\n\n\
+             | code | status | message | when, and what helps |\n|---|---|---|---|\n",
+        );
+        for answer in Answer::ALL {
+            let (code, status, message, meaning) =
+                (answer.code(), answer.status().as_u16(), answer.message(), answer.meaning().trim());
+            text.push_str(&format!("| {code} | {status} | {message} | {meaning} |\n"));
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/errors.md");
+        let fresh = std::fs::read_to_string(path).is_ok_and(|written| written == text);
+        if !fresh {
+            std::fs::write(path, text).unwrap();
+        }
+        assert!(fresh, "docs/reference/errors.md was stale and has been rewritten; commit it");
+    }
 }

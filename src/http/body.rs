@@ -5,6 +5,8 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -118,6 +120,7 @@ pub(crate) struct RequestBody {
     limit: u64,
     left: u64,
     gap: Duration,
+    received: Option<Arc<AtomicU64>>,
     // Armed only while the client keeps us waiting: a body that is already here costs no timer.
     waiting: Option<Pin<Box<Sleep>>>,
 }
@@ -126,12 +129,27 @@ impl RequestBody {
     /// Wraps what hyper reads from the client.
     pub(crate) fn new(incoming: Incoming, limit: u64, gap: Duration) -> Self {
         let incoming = (!incoming.is_end_stream()).then_some(incoming);
-        Self { incoming, limit, left: limit, gap, waiting: None }
+        Self { incoming, limit, left: limit, gap, received: None, waiting: None }
+    }
+
+    /// The same body held to another limit, before any of it was read; refused at once when its
+    /// declared length is over it.
+    pub(crate) fn limited_to(self, limit: u64) -> Result<Self, BodyFault> {
+        if self.size_hint().lower() > limit {
+            return Err(BodyFault::TooLarge { limit });
+        }
+        Ok(Self { limit, left: limit, ..self })
     }
 
     /// A request without a body.
     pub(crate) fn empty() -> Self {
-        Self { incoming: None, limit: 0, left: 0, gap: Duration::ZERO, waiting: None }
+        Self { incoming: None, limit: 0, left: 0, gap: Duration::ZERO, received: None, waiting: None }
+    }
+
+    /// Counts what comes in, wherever the body is read in the end.
+    pub(crate) fn counted(mut self, received: Arc<AtomicU64>) -> Self {
+        self.received = Some(received);
+        self
     }
 
     /// The length the client declared, if it did; 0 without a body.
@@ -163,7 +181,12 @@ impl HttpBody for RequestBody {
                 this.waiting = None;
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                 match this.left.checked_sub(length) {
-                    Some(left) => this.left = left,
+                    Some(left) => {
+                        this.left = left;
+                        if let Some(received) = &this.received {
+                            received.fetch_add(length, Ordering::Relaxed);
+                        }
+                    }
                     None => {
                         this.incoming = None;
                         return Poll::Ready(Some(Err(BodyFault::TooLarge { limit: this.limit })));

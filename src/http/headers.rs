@@ -1,1 +1,281 @@
-//! What is done to header fields at the edge and on the way back. (Stub.)
+//! What is done to header fields between a client and a side.
+//!
+//! On the way in: [`check_framing`] refuses messages whose length two programs could read
+//! differently, [`clean_request`] removes what a client may not say, [`strip_hop_by_hop`] removes
+//! what concerns one connection only. On the way back an upstream's answer is stripped too. The
+//! fields the edge sets itself are set after all of this, so that no `Connection: x-forwarded-for`
+//! can take them away again. This file decides about names and framing; it never looks into cookies,
+//! credentials or any other value of the application's.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
+
+use super::Answer;
+
+/// Fields that concern one connection, `TE` and what `Connection` names apart.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    http::header::PROXY_AUTHENTICATE,
+    http::header::PROXY_AUTHORIZATION,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// The elements of a comma-separated field, over all of its lines, trimmed, empty ones left out.
+fn elements<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> {
+    headers
+        .get_all(name)
+        .into_iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|element| !element.is_empty())
+}
+
+/// Removes everything that concerns one connection only, and `Expect`, which the edge has answered.
+///
+/// `TE` stays if it says `trailers`, and says nothing else then.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // Empty but for odd clients: the usual `keep-alive`, `close` and `upgrade` name no further field.
+    let named: Vec<HeaderName> = elements(headers, &CONNECTION)
+        .filter(|option| {
+            ![&b"keep-alive"[..], b"close", b"upgrade", b"te"].iter().any(|o| option.eq_ignore_ascii_case(o))
+        })
+        .filter_map(|option| HeaderName::from_bytes(option).ok())
+        // What a message is and whom it is for was decided with these; they are not the client's to hide.
+        .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+    headers.remove(EXPECT);
+    if headers.contains_key(TE) {
+        if elements(headers, &TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers")) {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        } else {
+            headers.remove(TE);
+        }
+    }
+}
+
+/// Whether the client asks to speak WebSocket on this connection. To be asked before the fields that
+/// say so are stripped. No other protocol is ever switched to: `h2c` would carry requests past the edge.
+pub(crate) fn upgrade_wanted(headers: &HeaderMap) -> bool {
+    let mut protocols = elements(headers, &UPGRADE);
+    protocols.next().is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
+        && protocols.next().is_none()
+        && elements(headers, &CONNECTION).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
+}
+
+/// Says again, after stripping, that an upgrade is wanted.
+pub(crate) fn restore_upgrade(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+}
+
+/// Removes what a client may not say; gives back the number of lines removed.
+///
+/// These are names that PHP could confuse with others (`X_Forwarded_For` and `X-Forwarded-For` become
+/// one variable), `Proxy` (httpoxy), the edge's own `X-Strangler-*`, and, unless a trusted proxy says
+/// it, whatever speaks of other clients, hosts and ids than those the edge sees for itself.
+pub(crate) fn clean_request(headers: &mut HeaderMap, client_is_trusted: bool) -> usize {
+    let refused: Vec<HeaderName> =
+        headers.keys().filter(|name| !may_say(name.as_str(), client_is_trusted)).cloned().collect();
+    let before = headers.len();
+    for name in &refused {
+        headers.remove(name);
+    }
+    before - headers.len()
+}
+
+/// Whether a client may send a field of this name (lower case).
+fn may_say(name: &str, trusted: bool) -> bool {
+    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') || name == "proxy" {
+        return false;
+    }
+    match name.strip_prefix("x-") {
+        Some(rest) if rest.starts_with("strangler-") => false,
+        Some(rest) => trusted || !(rest.starts_with("forwarded-") || rest == "real-ip" || rest == "request-id"),
+        None => trusted || name != "forwarded",
+    }
+}
+
+/// Refuses a request whose framing is not beyond doubt, as far as hyper lets such a one through.
+///
+/// hyper itself refuses a bad or doubtful `Content-Length` and a `Transfer-Encoding` that does not end
+/// in `chunked`, and drops `Content-Length` beside `Transfer-Encoding`.
+pub(crate) fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Answer> {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        check_transfer_encoding(version, headers)?;
+    }
+    if headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(Answer::BadFraming);
+    }
+    if headers.get_all(EXPECT).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        return Err(Answer::ExpectationFailed);
+    }
+    // A body before the switch and bytes after it could be taken for each other.
+    let has_body = headers.contains_key(TRANSFER_ENCODING)
+        || headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes().iter().any(|digit| *digit != b'0'));
+    if headers.contains_key(UPGRADE) && has_body && upgrade_wanted(headers) {
+        return Err(Answer::BadFraming);
+    }
+    Ok(())
+}
+
+/// Exactly one `chunked` passes. `gzip, chunked` is valid but not spoken here (501), the rest is not valid.
+fn check_transfer_encoding(version: Version, headers: &HeaderMap) -> Result<(), Answer> {
+    let lines = headers.get_all(TRANSFER_ENCODING).iter().count();
+    if version < Version::HTTP_11 || lines > 1 || headers.contains_key(CONTENT_LENGTH) {
+        return Err(Answer::BadFraming);
+    }
+    let is_chunked = |coding: &&[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    let chunked = elements(headers, &TRANSFER_ENCODING).filter(is_chunked).count();
+    let last = elements(headers, &TRANSFER_ENCODING).last();
+    if chunked != 1 || !last.is_some_and(|coding| is_chunked(&coding)) {
+        return Err(Answer::BadFraming);
+    }
+    match elements(headers, &TRANSFER_ENCODING).nth(1) {
+        Some(_) => Err(Answer::CodingNotImplemented),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        lines.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    fn map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in lines {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn hop_by_hop_fields_and_all_that_connection_names_are_removed() {
+        let mut sent = map(&[
+            ("connection", "keep-alive, X-One"),
+            ("connection", "x-two,, content-length, Host, bad name"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("proxy-authorization", "Basic x"),
+            ("te", "gzip"),
+            ("trailer", "x-sum"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("expect", "100-continue"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("x-two", "3"),
+            ("host", "shop.example"),
+            ("content-length", "0"),
+            ("cookie", "a=b"),
+        ]);
+        strip_hop_by_hop(&mut sent);
+        assert_eq!(sent, headers(&[("host", "shop.example"), ("content-length", "0"), ("cookie", "a=b")]));
+    }
+
+    #[test]
+    fn te_stays_only_as_trailers() {
+        let mut sent = map(&[("te", "gzip;q=0.5, Trailers"), ("connection", "TE")]);
+        strip_hop_by_hop(&mut sent);
+        assert_eq!(sent, headers(&[("te", "trailers")]));
+    }
+
+    #[test]
+    fn only_websocket_is_an_upgrade() {
+        assert!(upgrade_wanted(&map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")])));
+        for (connection, upgrade) in
+            [("upgrade", "h2c"), ("upgrade", "websocket, h2c"), ("upgrade", "h2c, websocket"), ("close", "websocket")]
+        {
+            assert!(
+                !upgrade_wanted(&map(&[("connection", connection), ("upgrade", upgrade)])),
+                "{connection} {upgrade}"
+            );
+        }
+        assert!(!upgrade_wanted(&map(&[("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "h2c")])));
+        let mut restored = map(&[("connection", "upgrade"), ("upgrade", "websocket")]);
+        strip_hop_by_hop(&mut restored);
+        assert!(!upgrade_wanted(&restored));
+        restore_upgrade(&mut restored);
+        assert!(upgrade_wanted(&restored));
+    }
+
+    #[test]
+    fn an_ordinary_request_keeps_every_field() {
+        let sent = map(&[("host", "a"), ("accept", "*/*"), ("x-requested-with", "x"), ("x-token", "t"), ("dnt", "1")]);
+        let mut cleaned = sent.clone();
+        assert_eq!(clean_request(&mut cleaned, false), 0);
+        assert_eq!(cleaned, sent);
+    }
+
+    #[test]
+    fn aliases_and_the_edges_own_names_are_removed_from_everyone() {
+        for trusted in [false, true] {
+            let mut sent = map(&[
+                ("x_forwarded_for", "1.2.3.4"),
+                ("remote_user", "root"),
+                ("x.y", "1"),
+                ("proxy", "http://evil"),
+                ("x-strangler-user", "1"),
+                ("x-strangler-user", "2"),
+                ("host", "a"),
+            ]);
+            assert_eq!(clean_request(&mut sent, trusted), 6);
+            assert_eq!(sent, headers(&[("host", "a")]));
+        }
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_speaks_for_others() {
+        let sent = map(&[
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-anything", "x"),
+            ("forwarded", "for=1.2.3.4"),
+            ("x-real-ip", "1.2.3.4"),
+            ("x-request-id", "abc"),
+            ("x-forwardedness", "kept"),
+        ]);
+        let mut trusted = sent.clone();
+        assert_eq!(clean_request(&mut trusted, true), 0);
+        assert_eq!(trusted, sent);
+        let mut untrusted = sent;
+        assert_eq!(clean_request(&mut untrusted, false), 6);
+        assert_eq!(untrusted, headers(&[("x-forwardedness", "kept")]));
+    }
+
+    #[test]
+    fn doubtful_framing_is_refused() {
+        let check = |lines: &[(&'static str, &'static str)]| check_framing(Version::HTTP_11, &map(lines));
+        assert_eq!(check(&[]), Ok(()));
+        assert_eq!(check(&[("transfer-encoding", "Chunked")]), Ok(()));
+        assert_eq!(check(&[("content-length", "5"), ("expect", "100-Continue")]), Ok(()));
+        for coding in ["chunked, chunked", "chunked, gzip", "identity", "xchunked", "", "gzip"] {
+            assert_eq!(check(&[("transfer-encoding", coding)]), Err(Answer::BadFraming), "{coding}");
+        }
+        assert_eq!(check(&[("transfer-encoding", "gzip, chunked")]), Err(Answer::CodingNotImplemented));
+        let twice = [("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")];
+        assert_eq!(check(&twice), Err(Answer::BadFraming));
+        assert_eq!(check(&[("transfer-encoding", "chunked"), ("content-length", "5")]), Err(Answer::BadFraming));
+        assert_eq!(check(&[("content-length", "5"), ("content-length", "5")]), Err(Answer::BadFraming));
+        assert_eq!(check(&[("expect", "200-ok")]), Err(Answer::ExpectationFailed));
+        let old = map(&[("transfer-encoding", "chunked")]);
+        assert_eq!(check_framing(Version::HTTP_10, &old), Err(Answer::BadFraming));
+    }
+
+    #[test]
+    fn an_upgrade_with_a_body_is_refused() {
+        let upgrade = |length| map(&[("connection", "upgrade"), ("upgrade", "websocket"), ("content-length", length)]);
+        assert_eq!(check_framing(Version::HTTP_11, &upgrade("0")), Ok(()));
+        assert_eq!(check_framing(Version::HTTP_11, &upgrade("10")), Err(Answer::BadFraming));
+    }
+}

@@ -8,13 +8,16 @@ pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod client;
 pub(crate) mod headers;
+pub(crate) mod host;
 pub(crate) mod limits;
 pub mod path;
+pub(crate) mod request_id;
 pub(crate) mod timeline;
 
 pub(crate) use answer::Answer;
 pub(crate) use body::{Body, BodyFault, BoxError, RequestBody};
 pub(crate) use client::Client;
+pub(crate) use host::Host;
 pub(crate) use limits::{Limits, Timeouts};
 pub(crate) use path::CanonicalPath;
 pub(crate) use timeline::Timeline;

@@ -1,74 +1,176 @@
-//! What is kept of an exchange: counters, histograms, the access log. (Stub.)
+//! What is kept of an exchange: counters, histograms, metrics, the access log.
+//!
+//! Workers write ([`Recorder`], [`Exchange`]) into memory of their own; the control plane reads
+//! ([`Telemetry`]) by adding the workers' cells up, and keeps the last hour of each route. Nothing
+//! on a request's path takes a lock, waits, or touches another worker's cache lines.
+//! The room knows routes, sides and upstreams by name only; gauges of what it does not know are
+//! handed in as [`Gauges`] when they are read.
 
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+mod access_log;
+mod counters;
+mod exchange;
+mod exposition;
+mod histogram;
+mod line;
+mod metrics;
+mod readiness;
+mod window;
 
-use ::http::{HeaderValue, Method, Response, Uri};
-use bytes::Bytes;
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 
-use crate::http::{Body, BoxError, Client, Timeline};
+pub(crate) use self::access_log::Destination;
+pub(crate) use self::counters::{RouteStats, UpstreamStats};
+pub(crate) use self::exchange::{Exchange, Recorded, Recorder};
+pub(crate) use self::metrics::{Format, Gauges, HandlerGauge, RouteGauge, UpstreamGauge};
+pub(crate) use self::readiness::Readiness;
+pub(crate) use self::window::{Figures, Latency, Window};
+
+use self::access_log::AccessLog;
+use self::counters::WorkerCell;
+
+/// The name under which requests that no route matched are counted and logged.
+pub(crate) const UNMATCHED: &str = "-";
 
 /// Who answered an exchange: one of the two sides, or the gateway itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Side { Legacy, New, Gateway }
+pub(crate) enum Side {
+    Legacy,
+    New,
+    Gateway,
+}
 
-/// What is recorded of one route, over all workers; lives as long as a table or the registry holds it.
-#[derive(Debug)]
-pub(crate) struct RouteStats;
+impl Side {
+    pub(crate) const ALL: [Self; 3] = [Self::Legacy, Self::New, Self::Gateway];
 
-/// What is recorded of one upstream or handler (failures by reason, queue seconds).
-#[derive(Debug)]
-pub(crate) struct UpstreamStats;
+    /// Its name in labels, logs and answers.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Legacy => "legacy",
+            Self::New => "new",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+/// Figures by name. Weak: what no table holds any more is forgotten; a name that comes back while
+/// it is still held goes on where it was.
+type Registry<T> = Mutex<BTreeMap<Box<str>, Weak<T>>>;
 
 /// All there is to measure with: made once, shared by control plane and workers.
 #[derive(Debug)]
-pub(crate) struct Telemetry;
+pub(crate) struct Telemetry {
+    routes: Registry<RouteStats>,
+    upstreams: Registry<UpstreamStats>,
+    workers: Box<[Arc<WorkerCell>]>,
+    unmatched: Arc<RouteStats>,
+    log: AccessLog,
+    readiness: Readiness,
+}
 
 impl Telemetry {
-    pub(crate) fn route(&self, _name: &str) -> Arc<RouteStats> { Arc::new(RouteStats) }
-    pub(crate) fn upstream(&self, _name: &str) -> Arc<UpstreamStats> { Arc::new(UpstreamStats) }
-    /// What worker `index` records with.
-    pub(crate) fn recorder(self: &Arc<Self>, _index: usize) -> Recorder { Recorder }
-}
+    /// For `workers` workers, whose lines go to `access_log`.
+    ///
+    /// # Errors
+    /// The access log cannot be opened.
+    pub(crate) fn new(workers: usize, access_log: &Destination) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self::with(workers, AccessLog::open(access_log)?)))
+    }
 
-/// One worker's own counters. Not Send: each worker has its own.
-#[derive(Clone, Debug)]
-pub(crate) struct Recorder;
+    /// For commands that read a file and serve nothing: it records nothing.
+    pub(crate) fn idle() -> Self {
+        Self::with(0, AccessLog::off())
+    }
 
-/// One exchange being served. Finishing its body, or dropping it, writes exactly one record.
-#[derive(Debug)]
-pub(crate) struct Exchange { timeline: Timeline }
+    fn with(workers: usize, log: AccessLog) -> Self {
+        Self {
+            routes: Mutex::default(),
+            upstreams: Mutex::default(),
+            workers: (0..workers).map(|_| Arc::default()).collect(),
+            unmatched: Arc::new(RouteStats::new(UNMATCHED, workers, Instant::now())),
+            log,
+            readiness: Readiness::default(),
+        }
+    }
 
-impl Recorder {
-    pub(crate) fn open(&self, _method: &Method, _target: &Uri, _client: &Client, _request_id: &HeaderValue) -> Exchange { Exchange { timeline: Timeline::start() } }
-}
+    /// Whether the gateway wants traffic.
+    pub(crate) fn readiness(&self) -> &Readiness {
+        &self.readiness
+    }
 
-impl Exchange {
-    pub(crate) fn timeline(&self) -> &Timeline { &self.timeline }
-    /// The route is known.
-    pub(crate) fn routed(&mut self, _route: &Arc<RouteStats>, _serve: &'static str, _generation: u64) {}
-    /// The side is known, and the upstream that serves it.
-    pub(crate) fn sided(&mut self, _side: Side, _upstream: &Arc<UpstreamStats>) {}
-    /// The gateway answers itself, with `code`; `reason` counts against the upstream where it is to blame.
-    pub(crate) fn answered_by_gateway(&mut self, _code: u32, _reason: Option<&'static str>) {}
-    /// The head of the answer is ready; the record is written when its body ends or is dropped.
-    pub(crate) fn close_with(self, response: Response<Body>) -> Response<Recorded> {
-        response.map(|body| Recorded { body, _exchange: self })
+    /// What is recorded of the route of that name; the same as long as somebody holds it.
+    pub(crate) fn route(&self, name: &str) -> Arc<RouteStats> {
+        registered(&self.routes, name, || RouteStats::new(name, self.workers.len(), Instant::now()))
+    }
+
+    /// What is recorded of the upstream or handler of that name; the same as long as somebody holds it.
+    pub(crate) fn upstream(&self, name: &str) -> Arc<UpstreamStats> {
+        registered(&self.upstreams, name, || UpstreamStats::new(name, self.workers.len()))
+    }
+
+    /// What worker `index` records with. One worker, one index below the number announced: the
+    /// counters behind it take a single writer.
+    pub(crate) fn recorder(&self, index: usize) -> Recorder {
+        let cell = self.workers.get(index).cloned().unwrap_or_default();
+        let lines = self.log.lines(&cell);
+        Recorder::new(index, cell, &self.unmatched, lines)
+    }
+
+    /// Closes the slices of time that are over. The control plane calls it every ten seconds or more often.
+    pub(crate) fn tick(&self, now: Instant) {
+        for route in self.routes() {
+            route.tick(now);
+        }
+    }
+
+    /// Writes the last lines of the access log; called once the workers are gone.
+    pub(crate) fn close(&self) {
+        self.log.close();
+    }
+
+    /// Lines of the access log that were dropped, by workers or by the writer.
+    fn log_lines_dropped(&self) -> u64 {
+        self.workers.iter().map(|cell| cell.lines_dropped.value()).sum::<u64>() + self.log.lost()
+    }
+
+    /// Client connections open now.
+    fn connections(&self) -> u64 {
+        self.workers.iter().map(|cell| cell.connections.value()).fold(0, u64::wrapping_add)
+    }
+
+    /// Client connections that were closed unread, since there were too many.
+    fn connections_refused(&self) -> u64 {
+        self.workers.iter().map(|cell| cell.refused.value()).sum()
+    }
+
+    /// All routes that are still held, and what no route matched.
+    fn routes(&self) -> Vec<Arc<RouteStats>> {
+        let mut routes = held(&self.routes);
+        routes.push(Arc::clone(&self.unmatched));
+        routes
+    }
+
+    fn upstreams(&self) -> Vec<Arc<UpstreamStats>> {
+        held(&self.upstreams)
     }
 }
 
-/// An answer's body that carries its exchange to the end.
-#[derive(Debug)]
-pub(crate) struct Recorded { body: Body, _exchange: Exchange }
-
-impl HttpBody for Recorded {
-    type Data = Bytes;
-    type Error = BoxError;
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+fn registered<T>(registry: &Registry<T>, name: &str, make: impl FnOnce() -> T) -> Arc<T> {
+    let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = registry.get(name).and_then(Weak::upgrade) {
+        return known;
     }
-    fn is_end_stream(&self) -> bool { self.body.is_end_stream() }
-    fn size_hint(&self) -> SizeHint { self.body.size_hint() }
+    let made = Arc::new(make());
+    registry.insert(name.into(), Arc::downgrade(&made));
+    made
+}
+
+/// What is still held, in the order of names; the rest is struck off.
+fn held<T>(registry: &Registry<T>) -> Vec<Arc<T>> {
+    let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut held = Vec::with_capacity(registry.len());
+    registry.retain(|_, weak| weak.upgrade().map(|known| held.push(known)).is_some());
+    held
 }

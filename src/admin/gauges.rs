@@ -1,0 +1,59 @@
+//! The gauges that telemetry does not know itself: read from the table in force and its upstreams.
+
+use std::collections::BTreeMap;
+
+use super::reload::Reloads;
+use crate::route::RouteTable;
+use crate::telemetry::{Gauges, HandlerGauge, RouteGauge, UpstreamGauge};
+use crate::upstream::fastcgi::Connections;
+use crate::upstream::Target;
+
+/// What the table, its upstreams and the reloads are like now. An upstream that no route uses has
+/// no connections and is not told of.
+pub(super) fn of(table: &RouteTable, reloads: &Reloads) -> Gauges {
+    let places = table.routes.iter().flat_map(|route| [route.legacy(), route.new_side()]).flatten();
+    let targets: BTreeMap<&str, &Target> = places.map(|place| (place.target.name(), &place.target)).collect();
+    let mut gauges = Gauges {
+        generation: table.generation,
+        reloads_accepted: reloads.accepted,
+        reloads_rejected: reloads.rejected,
+        routes: table
+            .routes
+            .iter()
+            .map(|route| RouteGauge { name: (*route.name).to_owned(), serve: route.serve.word() })
+            .collect(),
+        ..Gauges::default()
+    };
+    for (name, target) in targets {
+        let name = name.to_owned();
+        let (connections, waiting) = match target {
+            Target::Php(php) => {
+                let Connections { in_use, idle } = php.connections();
+                ((in_use, idle), php.waiting())
+            }
+            Target::Http(service) => (service.connections(), 0),
+            Target::Handler(handler) => {
+                gauges.handlers.push(HandlerGauge { name, stalls: handler.stalls() });
+                continue;
+            }
+        };
+        let [in_use, idle, waiting] = [connections.0, connections.1, waiting].map(|count| count as u64);
+        gauges.upstreams.push(UpstreamGauge { name, in_use, idle, waiting });
+    }
+    gauges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Admin;
+    use super::*;
+
+    #[test]
+    fn each_upstream_and_handler_is_told_once_however_many_routes_use_it() {
+        let admin = Admin::for_test();
+        let gauges = of(&admin.table.current(), &admin.reloads.snapshot());
+        let handlers: Vec<&str> = gauges.handlers.iter().map(|handler| &*handler.name).collect();
+        assert_eq!(handlers, ["orders", "php"]);
+        assert_eq!((gauges.generation, gauges.routes.len(), gauges.routes[0].serve), (1, 1, "legacy"));
+    }
+}

@@ -1,0 +1,107 @@
+//! `strangler explain METHOD URL`: which route a request takes and why, without sending it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use clap::Args;
+
+use super::{ConfigFile, FAULTY, complain, faulty, print};
+use crate::config::{self, Known};
+use crate::http::CanonicalPath;
+use crate::route::{Considered, Explanation, Found, Route, Verdict};
+use crate::telemetry::Telemetry;
+use crate::upstream::{Handler, Target};
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The request's method
+    method: Method,
+    /// Its URL, or only the path
+    url: Uri,
+    /// A header of the request; may be given several times
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
+    headers: Vec<(HeaderName, HeaderValue)>,
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(':').ok_or("write it as 'Name: value'")?;
+    let name = name.trim().parse().map_err(|error| format!("{error}"))?;
+    let value = value.trim().parse().map_err(|error| format!("{error}"))?;
+    Ok((name, value))
+}
+
+pub(super) fn run(options: &Options, handlers: &BTreeMap<String, Arc<Handler>>) -> u8 {
+    let telemetry = Telemetry::idle();
+    let known = Known { handlers, telemetry: &telemetry, previous: None };
+    let loaded = match config::load(&options.config.path, &known) {
+        Ok(loaded) => loaded,
+        Err(faults) => return faulty(&faults),
+    };
+    let path = match CanonicalPath::of(&options.url) {
+        Ok(path) => path,
+        Err(fault) => {
+            complain(&format!("{}: {fault}; the gateway answers 400", options.url));
+            return FAULTY;
+        }
+    };
+    let headers: HeaderMap = options.headers.iter().cloned().collect();
+    let host = host(&options.url, &headers);
+    let explanation = loaded.table.explain(&options.method, &host, &path, options.url.query(), &headers);
+
+    let at = if host.is_empty() { String::new() } else { format!(" at {host}") };
+    print(&format!("{} {path}{at}\n\n{}", options.method, describe(&explanation)))
+}
+
+/// The route and where it leads, then the other routes that came near, nearest first.
+fn describe(explanation: &Explanation<'_>) -> String {
+    let mut text = match &explanation.found {
+        Found::Route(route) => describe_route(route, &explanation.params),
+        Found::MethodNotAllowed { allow } => format!("answer    405; this path is served for {allow}\n"),
+        Found::Nothing => "answer    404; no route matches\n".to_owned(),
+    };
+    let near = |considered: &&Considered<'_>| !matches!(considered.verdict, Verdict::Wins | Verdict::Path);
+    let mut others = explanation.considered.iter().filter(near).peekable();
+    if others.peek().is_some() {
+        text.push_str("\nother routes for this path\n");
+    }
+    for Considered { route, verdict } in others {
+        let _ = writeln!(text, "  {}  {}  {verdict}", route.name, route.path());
+    }
+    text
+}
+
+fn describe_route(route: &Route, params: &[(String, String)]) -> String {
+    let (side, place) = route.choose();
+    let mut text = format!("route     {}  {}\n", route.name, route.path());
+    for (name, value) in params {
+        let _ = writeln!(text, "          {{{name}}} = {value}");
+    }
+    let _ = writeln!(text, "served by {} ({})", side.word(), describe_target(&place.target));
+    let other = if side.word() == "legacy" { route.new_side() } else { route.legacy() };
+    if let Some(other) = other {
+        let _ = writeln!(text, "or by     the other side ({}), after a flip", describe_target(&other.target));
+    }
+    let _ = writeln!(text, "timeout   {:?}; a body of at most {} bytes", route.timeout, route.body_bytes);
+    text
+}
+
+fn describe_target(target: &Target) -> String {
+    match target {
+        Target::Php(php) => format!("PHP-FPM \"{}\", root {}", php.name(), php.settings().root.display()),
+        Target::Http(service) => {
+            let servers: Vec<String> = service.settings().servers.iter().map(ToString::to_string).collect();
+            format!("HTTP service \"{}\" at {}", service.name(), servers.join(", "))
+        }
+        Target::Handler(handler) => format!("handler \"{}\"", handler.name()),
+    }
+}
+
+fn host(url: &Uri, headers: &HeaderMap) -> String {
+    let named = headers.get(::http::header::HOST).and_then(|value| value.to_str().ok());
+    let host = url.host().or(named).unwrap_or_default();
+    host.split(':').next().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase()
+}

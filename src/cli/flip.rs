@@ -1,0 +1,34 @@
+//! `strangler flip`: which side serves a route, changed by editing one word of the file.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::{ConfigFile, FAULTY, complain, print};
+use crate::config::{self, Known};
+use crate::telemetry::Telemetry;
+use crate::upstream::Handler;
+
+#[derive(Debug, Args)]
+#[command(after_help = "A running gateway that watches the file follows within a second.")]
+pub(super) struct Options {
+    /// The route, by its name
+    route: String,
+    /// Who shall serve it: `legacy` or `new`
+    serve: String,
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+pub(super) fn run(options: &Options, handlers: &BTreeMap<String, Arc<Handler>>) -> u8 {
+    let telemetry = Telemetry::idle();
+    let known = Known { handlers, telemetry: &telemetry, previous: None };
+    match config::flip(&options.config.path, &options.route, &options.serve, &known) {
+        Ok(flipped) => print(&format!("{flipped}\n")),
+        Err(error) => {
+            complain(&error.to_string());
+            FAULTY
+        }
+    }
+}

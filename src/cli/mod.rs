@@ -1,0 +1,130 @@
+//! The commands: what an operator types, and what is printed back.
+//!
+//! Nothing is decided here: a command reads its arguments, calls one room, and says what came of
+//! it on a terminal, or as JSON for a machine. Exit codes: 0 all is well, 1 running failed,
+//! 2 wrong usage or a faulty file.
+
+mod check;
+mod children;
+mod explain;
+mod flip;
+mod manual;
+mod run;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::http::BoxError;
+use crate::upstream::Handler;
+
+/// What a binary is made of: its handlers by name, and what makes them ready to serve.
+pub(crate) struct Program {
+    pub(crate) handlers: BTreeMap<String, Arc<Handler>>,
+    pub(crate) ready: Pin<Box<dyn Future<Output = Result<(), BoxError>>>>,
+}
+
+/// Running failed.
+const FAILED: u8 = 1;
+/// Wrong usage, or a file with faults.
+const FAULTY: u8 = 2;
+
+/// A gateway in front of a PHP application that moves to Rust, route by route.
+///
+/// routes.toml says for every route which side serves it: `legacy` (PHP-FPM) or `new` (a Rust
+/// handler, or an HTTP service). Save the file and the route is flipped, within a second and
+/// without losing a request.
+#[derive(Debug, Parser)]
+#[command(name = "strangler", version, max_term_width = 100, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    #[command(flatten)]
+    run: run::Options,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  strangler                                  serve what ./routes.toml says
+  strangler check -c /etc/strangler/routes.toml
+  strangler explain GET 'https://shop.example/api/v1/orders/7'
+  strangler flip order new                   let the new side serve the route `order`
+  strangler flip order legacy                and back";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve (the default)
+    Run(run::Options),
+    /// Load the file and print every fault, or a one-line summary
+    Check(check::Options),
+    /// Say which route a request takes and why, who serves it, and what the upstream would be sent
+    Explain(explain::Options),
+    /// Change which side serves a route, by editing that one word of the file
+    Flip(flip::Options),
+    /// Print completions for a shell
+    Completions(manual::CompletionOptions),
+    /// Print the manual page (troff)
+    Man,
+}
+
+/// The file every command is about.
+#[derive(Clone, Debug, Args)]
+struct ConfigFile {
+    /// The route table
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "routes.toml")]
+    path: PathBuf,
+}
+
+/// Reads the arguments and runs the command they name.
+pub(crate) fn main(program: Program) -> ExitCode {
+    let cli = Cli::parse();
+    let code = match cli.command {
+        None => run::run(&cli.run, program),
+        Some(Command::Run(options)) => run::run(&options, program),
+        Some(Command::Check(options)) => check::run(&options, &program.handlers),
+        Some(Command::Explain(options)) => explain::run(&options, &program.handlers),
+        Some(Command::Flip(options)) => flip::run(&options, &program.handlers),
+        Some(Command::Completions(options)) => manual::completions(&options),
+        Some(Command::Man) => manual::page(),
+    };
+    ExitCode::from(code)
+}
+
+/// Prints to standard output. A reader that has gone away (`| head`) is no failure.
+fn print(text: &str) -> u8 {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => complain(&format!("cannot print: {error}")),
+        _ => 0,
+    }
+}
+
+/// Says what went wrong, and gives the exit code for it.
+fn complain(what: &str) -> u8 {
+    let _ = writeln!(io::stderr(), "strangler: {what}");
+    FAILED
+}
+
+/// Prints a file's faults, and gives the exit code for them.
+fn faulty(faults: &impl std::fmt::Display) -> u8 {
+    let _ = writeln!(io::stderr(), "{faults}");
+    FAULTY
+}
+
+/// An error with all its causes, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

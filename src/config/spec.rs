@@ -1,0 +1,499 @@
+//! Every key of routes.toml: its type, its default and what it means, said once.
+//!
+//! Readers take a key's default from here, unknown keys are found and corrected from here, and
+//! `docs/reference/routes.md` is written from here: there is no second list of keys. What a value
+//! must look like beyond its type is the reader's to say.
+
+use crate::upstream::fastcgi::deny::DEFAULT_DENY;
+
+/// A table of the file.
+#[derive(Debug)]
+pub(super) struct Section {
+    /// As it is written: `[server.limits]`.
+    pub(super) title: &'static str,
+    pub(super) meaning: &'static str,
+    /// Lists of keys, so that sections can share some.
+    pub(super) keys: &'static [&'static [Key]],
+}
+
+/// One key of a section.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) default: Default,
+    pub(super) meaning: &'static str,
+}
+
+/// What a key holds.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// A value, its type named for readers of the reference.
+    Value(&'static str),
+    /// A table or tables, of one of these sections.
+    Section(&'static [&'static Section]),
+    /// Names of the file's own, each with a string.
+    Names(&'static str),
+    /// Something that a later version will have: how it is written, and what it is.
+    Later(&'static str, &'static str),
+}
+
+/// What holds when a key is not there.
+#[derive(Debug)]
+pub(super) enum Default {
+    /// The section is not complete without it.
+    Required,
+    /// Nothing.
+    Absent,
+    /// This value, as it would be written.
+    Value(&'static str),
+    /// This list of strings.
+    List(&'static [&'static str]),
+    /// What follows from something else, in words.
+    Derived(&'static str),
+}
+
+impl Section {
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'static Key> + Clone {
+        self.keys.iter().copied().flatten()
+    }
+
+    pub(super) fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys().find(|key| key.name == name)
+    }
+}
+
+/// All sections, each after the one that holds it.
+pub(super) fn sections() -> Vec<&'static Section> {
+    fn walk(section: &'static Section, found: &mut Vec<&'static Section>) {
+        if found.iter().any(|known| std::ptr::eq(*known, section)) {
+            return;
+        }
+        found.push(section);
+        for key in section.keys() {
+            if let Kind::Section(inner) = key.kind {
+                inner.iter().for_each(|section| walk(section, found));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&FILE, &mut found);
+    found
+}
+
+const fn value(name: &'static str, kind: &'static str, default: Default, meaning: &'static str) -> Key {
+    Key { name, kind: Kind::Value(kind), default, meaning }
+}
+
+const fn section(name: &'static str, sections: &'static [&'static Section], meaning: &'static str) -> Key {
+    Key { name, kind: Kind::Section(sections), default: Default::Absent, meaning }
+}
+
+const fn later(name: &'static str, shown: &'static str, feature: &'static str) -> Key {
+    Key { name, kind: Kind::Later(shown, feature), default: Default::Absent, meaning: feature }
+}
+
+const DURATION: &str = "duration";
+const SIZE: &str = "size";
+const NUMBER: &str = "number";
+const BOOL: &str = "true or false";
+const STRING: &str = "string";
+const PATH: &str = "path";
+
+pub(super) static FILE: Section = Section {
+    title: "routes.toml",
+    meaning: "The file as a whole.",
+    keys: &[&[
+        section("listen", &[&LISTEN], "Where the gateway listens."),
+        section("server", &[&SERVER], "The edge: workers, trusted proxies, limits and deadlines of clients."),
+        section("upstream", &[&PHP, &HTTP], "Named things outside the process that can serve a side."),
+        section("defaults", &[&DEFAULTS], "What every route inherits."),
+        section("route", &[&ROUTE], "One rule each: what it matches, its two sides, who serves."),
+        section("group", &[&GROUP], "Routes under one prefix that share what the group says."),
+        later("tls", "[[tls]]", "TLS is"),
+        later("check", "[check.NAME]", "checks are"),
+    ]],
+};
+
+pub(super) static LISTEN: Section = Section {
+    title: "[listen]",
+    meaning: "Where the gateway listens. Cannot change while it runs.",
+    keys: &[&[
+        value("http", "address or list of addresses", Default::Required, "Addresses, `host:port`, that clients reach."),
+        value(
+            "admin",
+            "address",
+            Default::Absent,
+            "Address of the metrics, the API and the dashboard; without it there are none. Keep it private.",
+        ),
+        later("https", "listen.https", "TLS is"),
+    ]],
+};
+
+pub(super) static SERVER: Section = Section {
+    title: "[server]",
+    meaning: "The edge itself.",
+    keys: &[&[
+        value(
+            "workers",
+            NUMBER,
+            Default::Value("0"),
+            "Threads that serve; 0: one per core. Cannot change while it runs.",
+        ),
+        value(
+            "trusted_proxies",
+            "list of networks",
+            Default::Value("[]"),
+            "Networks (CIDR) of proxies whose `X-Forwarded-*` fields are believed.",
+        ),
+        value(
+            "drain",
+            DURATION,
+            Default::Value("\"30s\""),
+            "How long requests in flight get when the gateway is told to stop.",
+        ),
+        value("reveal", BOOL, Default::Value("false"), "Adds `X-Strangler-Side` to answers: which side gave them."),
+        value(
+            "access_log",
+            "`\"stdout\"`, `\"off\"` or path",
+            Default::Value("\"stdout\""),
+            "Where one line for each exchange goes. Cannot change while it runs.",
+        ),
+        section("limits", &[&LIMITS], "How much a client may send."),
+        section("timeouts", &[&TIMEOUTS], "How long a client may take."),
+    ]],
+};
+
+pub(super) static LIMITS: Section = Section {
+    title: "[server.limits]",
+    meaning: "How much a client may send.",
+    keys: &[&[
+        value("header_bytes", SIZE, Default::Value("\"32KiB\""), "Bytes of a request's head; more is 431."),
+        value("headers", NUMBER, Default::Value("100"), "Header lines of a request; more is 431."),
+        value("uri_bytes", SIZE, Default::Value("\"8KiB\""), "Bytes of a request's target; more is 414."),
+        value(
+            "body_bytes",
+            SIZE,
+            Default::Value("\"8MiB\""),
+            "Bytes of a request's body; more is 413. A route may say otherwise.",
+        ),
+        value(
+            "connections",
+            NUMBER,
+            Default::Derived("from the limit on open files"),
+            "Connections of clients open at once, over all workers.",
+        ),
+        value(
+            "connections_per_client",
+            NUMBER,
+            Default::Value("256"),
+            "Connections open at once from one address that is not a trusted proxy.",
+        ),
+        later("streams", "streams", "HTTP/2 is"),
+    ]],
+};
+
+pub(super) static TIMEOUTS: Section = Section {
+    title: "[server.timeouts]",
+    meaning: "How long a client may take.",
+    keys: &[&[
+        value(
+            "header",
+            DURATION,
+            Default::Value("\"10s\""),
+            "A request's head must be complete within this; later is 408.",
+        ),
+        value(
+            "body_gap",
+            DURATION,
+            Default::Value("\"30s\""),
+            "Longest silence inside a request's body; longer is 408.",
+        ),
+        value(
+            "write_gap",
+            DURATION,
+            Default::Value("\"30s\""),
+            "Longest time a client may take no bytes of its answer; then the connection ends.",
+        ),
+        value("idle", DURATION, Default::Value("\"75s\""), "How long a connection may wait for its next request."),
+        value(
+            "requests_per_connection",
+            NUMBER,
+            Default::Value("10000"),
+            "Requests on one connection before it is closed.",
+        ),
+        value(
+            "connection_age",
+            DURATION,
+            Default::Value("\"1h\""),
+            "Age at which a connection is closed after its current request.",
+        ),
+        later("tls", "tls", "TLS is"),
+    ]],
+};
+
+pub(super) static PHP: Section = Section {
+    title: "[upstream.NAME] with `fastcgi`",
+    meaning: "A PHP-FPM pool.",
+    keys: &[&[
+        value("fastcgi", "address", Default::Required, "Where PHP-FPM listens: `unix:/path` or `host:port`."),
+        value("root", PATH, Default::Required, "The application's public folder."),
+        value("index", STRING, Default::Value("\"index.php\""), "The front controller, relative to `root`."),
+        value(
+            "connections",
+            NUMBER,
+            Default::Value("8"),
+            "Requests in PHP at once, for the whole gateway; keep it below the pool's `pm.max_children`.",
+        ),
+        value(
+            "queue",
+            DURATION,
+            Default::Value("\"10s\""),
+            "How long a request may wait for a PHP process; then 503 with `Retry-After`.",
+        ),
+        value("queue_length", NUMBER, Default::Derived("4 × `connections`"), "How many may wait; more is 503 at once."),
+        value(
+            "keepalive",
+            "`\"off\"` or number",
+            Default::Value("\"off\""),
+            "Idle connections kept. Each occupies a PHP process; given up at once when another request waits.",
+        ),
+        value("connect", DURATION, Default::Value("\"1s\""), "How long connecting may take."),
+        value("first_byte", DURATION, Default::Value("\"60s\""), "How long PHP may take to begin its answer."),
+        value("between_bytes", DURATION, Default::Value("\"60s\""), "Longest silence inside an answer."),
+        value(
+            "try_files",
+            BOOL,
+            Default::Value("true"),
+            "A file under `root` that is not PHP is served by the gateway; everything else goes to PHP.",
+        ),
+        Key {
+            name: "params",
+            kind: Kind::Names("string, `{ env = \"NAME\" }` or `{ file = \"path\" }`"),
+            default: Default::Absent,
+            meaning: "Further FastCGI parameters, seen by PHP in `$_SERVER`.",
+        },
+        value(
+            "on_client_abort",
+            "`\"close\"` or `\"finish\"`",
+            Default::Value("\"close\""),
+            "What becomes of a PHP request whose client left: PHP is let notice, or is read to its end.",
+        ),
+        value("status", STRING, Default::Absent, "The pool's `pm.status_path`, asked for the state of its processes."),
+        section("spool", &[&SPOOL], "Room for bodies of unknown length, which PHP cannot be sent."),
+        value(
+            "deny",
+            "list of patterns",
+            Default::List(DEFAULT_DENY),
+            "Files that are never served; a list here replaces the default.",
+        ),
+        value(
+            "php",
+            "`\"index\"` or `\"files\"`",
+            Default::Value("\"index\""),
+            "Which scripts run: the front controller alone, or any existing `.php` under `root`.",
+        ),
+        Key {
+            name: "internal",
+            kind: Kind::Names("path"),
+            default: Default::Absent,
+            meaning: "Prefixes that `X-Accel-Redirect` may name, and the folders they stand for.",
+        },
+        value(
+            "symlinks",
+            "list of paths",
+            Default::Value("[]"),
+            "Folders outside `root` that symlinks under it may lead to.",
+        ),
+        section("spawn", &[&SPAWN], "Lets the gateway start and supervise php-fpm itself."),
+    ]],
+};
+
+pub(super) static SPOOL: Section = Section {
+    title: "[upstream.NAME.spool]",
+    meaning: "Request bodies of unknown length are kept here until they are complete.",
+    keys: &[&[
+        value("memory", SIZE, Default::Value("\"128KiB\""), "Up to this a body stays in memory."),
+        value("disk", SIZE, Default::Value("\"1GiB\""), "Room on disk for all larger ones together."),
+    ]],
+};
+
+pub(super) static SPAWN: Section = Section {
+    title: "[upstream.NAME.spawn]",
+    meaning: "The gateway starts php-fpm on the address of `fastcgi`, for development and containers.",
+    keys: &[&[value("children", NUMBER, Default::Required, "PHP processes (`pm.max_children`).")]],
+};
+
+pub(super) static HTTP: Section = Section {
+    title: "[upstream.NAME] with `http`",
+    meaning: "An HTTP service: one server or several.",
+    keys: &[&[
+        value("http", "address or list of addresses", Default::Required, "`http://host:port` or `unix:/path`."),
+        value("connect", DURATION, Default::Value("\"2s\""), "How long connecting may take."),
+        value("first_byte", DURATION, Default::Value("\"60s\""), "How long the service may take to begin its answer."),
+        value("between_bytes", DURATION, Default::Value("\"60s\""), "Longest silence inside an answer."),
+        value("idle", DURATION, Default::Value("\"60s\""), "How long an unused connection is kept."),
+        value(
+            "balance",
+            "`\"p2c\"`",
+            Default::Value("\"p2c\""),
+            "Which server gets a request: of two at random, the less busy.",
+        ),
+        value(
+            "host",
+            "`\"keep\"` or name",
+            Default::Value("\"keep\""),
+            "The `Host` that the service is sent: the client's, or always this one.",
+        ),
+        later("health", "health", "health probing is"),
+    ]],
+};
+
+/// What routes inherit from their group, and both from `[defaults]`.
+const INHERITED: &[Key] = &[
+    value("legacy", "name", Default::Absent, "The upstream that is the legacy side."),
+    value("new", "name", Default::Absent, "The upstream, or the handler compiled in, that is the new side."),
+    value("serve", "`\"legacy\"` or `\"new\"`", Default::Value("\"legacy\""), "Which side answers."),
+    value(
+        "timeout",
+        DURATION,
+        Default::Value("\"60s\""),
+        "When the head of the answer must be there, queueing included; later is 504.",
+    ),
+    value(
+        "body_bytes",
+        SIZE,
+        Default::Derived("`body_bytes` of `[server.limits]`"),
+        "Bytes of a request's body; more is 413.",
+    ),
+    value("methods", "list of methods", Default::Derived("all"), "Methods that match."),
+    value("host", STRING, Default::Derived("any"), "Host that matches."),
+    later("check", "check", "checks are"),
+];
+
+static CONDITIONS: [Key; 1] = [section("when", &[&WHEN], "Further conditions, all of which must hold.")];
+
+pub(super) static DEFAULTS: Section =
+    Section { title: "[defaults]", meaning: "Every group and route inherits these.", keys: &[INHERITED] };
+
+pub(super) static ROUTE: Section = Section {
+    title: "[[route]]",
+    meaning: "One rule. Which route wins never depends on the order in the file: a host named before any host, then the \
+              more specific path, then a method listed before any, then more conditions before fewer.",
+    keys: &[
+        &[
+            value("name", STRING, Default::Derived("the path"), "Labels metrics, is named in commands."),
+            value(
+                "path",
+                STRING,
+                Default::Required,
+                "`{id}` stands for one segment, `{*rest}` for the rest, also when that is empty.",
+            ),
+        ],
+        INHERITED,
+        &CONDITIONS,
+    ],
+};
+
+pub(super) static WHEN: Section = Section {
+    title: "[route.when]",
+    meaning: "Further conditions of a route: each name must be there with exactly this value.",
+    keys: &[&[
+        Key { name: "header", kind: Kind::Names("string"), default: Default::Absent, meaning: "Header fields." },
+        Key {
+            name: "query",
+            kind: Kind::Names("string"),
+            default: Default::Absent,
+            meaning: "Parameters of the query.",
+        },
+        Key { name: "cookie", kind: Kind::Names("string"), default: Default::Absent, meaning: "Cookies." },
+    ]],
+};
+
+pub(super) static GROUP: Section = Section {
+    title: "[[group]]",
+    meaning: "Routes under one prefix. A route's own key replaces the group's.",
+    keys: &[
+        &[
+            value("prefix", STRING, Default::Required, "What the path of each of its routes begins with."),
+            section("route", &[&ROUTE], "The routes, `[[group.route]]`; `path` may be empty for the prefix itself."),
+        ],
+        INHERITED,
+        &CONDITIONS,
+    ],
+};
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+
+    const HEAD: &str = "# routes.toml: every key\n\n\
+        <!-- Written from src/config/spec.rs by a test; change it there. -->\n\n\
+        Durations are a number and a unit: `\"250ms\"`, `\"5s\"`, `\"10m\"`, `\"1h\"`, `\"1d\"`; sizes too: `\"64KiB\"`, `\"8MiB\"`,\n\
+        `\"1MB\"`. Relative paths start at the folder of the file. An unknown key is a fault, and so is everything else that\n\
+        cannot be right; `strangler check` lists all of them at once.\n";
+
+    fn default_of(key: &Key) -> String {
+        match key.default {
+            Default::Required => "required".to_owned(),
+            Default::Absent => "none".to_owned(),
+            Default::Value(text) => format!("`{text}`"),
+            Default::List(list) => list.iter().map(|item| format!("`{item}`")).collect::<Vec<_>>().join(" "),
+            Default::Derived(words) => words.to_owned(),
+        }
+    }
+
+    fn reference() -> String {
+        let mut page = HEAD.to_owned();
+        let mut postponed = Vec::new();
+        for section in sections().into_iter().skip(1) {
+            let _ = write!(page, "\n## {}\n\n{}\n\n", section.title, section.meaning);
+            page.push_str("| key | type | default | meaning |\n|---|---|---|---|\n");
+            for key in section.keys() {
+                let kind = match key.kind {
+                    Kind::Value(kind) => kind.to_owned(),
+                    Kind::Section(_) => "table".to_owned(),
+                    Kind::Names(of) => format!("table: name = {of}"),
+                    Kind::Later(..) => {
+                        postponed.push(format!("`{}` in `{}`", key.name, section.title.replace('`', "")));
+                        continue;
+                    }
+                };
+                let _ = writeln!(page, "| `{}` | {kind} | {} | {} |", key.name, default_of(key), key.meaning);
+            }
+        }
+        let _ = write!(
+            page,
+            "\n## Not in this version\n\nThe names of these are taken; using one is a fault that says so: `[[tls]]`, \
+             `[check.NAME]`, {}, and the values `serve = \"shadow\"` and `serve = \"10%\"`.\n",
+            postponed.join(", ")
+        );
+        page
+    }
+
+    #[test]
+    fn the_reference_page_is_fresh() {
+        let page = reference();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/routes.md");
+        if std::fs::read_to_string(path).is_ok_and(|there| there == page) {
+            return;
+        }
+        std::fs::create_dir_all(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference")).unwrap();
+        std::fs::write(path, page).unwrap();
+        panic!("docs/reference/routes.md was stale and has been rewritten from src/config/spec.rs; commit it");
+    }
+
+    #[test]
+    fn no_section_has_two_keys_of_one_name_and_all_say_what_they_mean() {
+        for section in sections() {
+            let mut names: Vec<_> = section.keys().map(|key| key.name).collect();
+            let count = names.len();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), count, "{}", section.title);
+            assert!(section.keys().all(|key| !key.meaning.is_empty()), "{}", section.title);
+        }
+    }
+}

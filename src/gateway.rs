@@ -1,0 +1,213 @@
+//! One request, from its head to its last byte: the picture of the design, as one function.
+//!
+//! ```text
+//! listener ─▶ http ─▶ route ─▶ side ─▶ call ─▶ response ─▶ record
+//! ```
+//!
+//! [`Worker::serve`] has no error type: a failure can only become a response. It takes the table
+//! once and keeps it to the end, so that a request never sees two generations. The exchange it
+//! opens is recorded when the last byte has gone, or when it is dropped, whatever happened.
+//! This file never touches a socket and never looks inside a protocol.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ::http::header::{ACCEPT, ALLOW};
+use ::http::{HeaderName, HeaderValue, Method, Request, Response};
+use hyper::body::{Body as _, Incoming};
+use tokio::time::{Instant, timeout_at};
+
+use crate::http::request_id::{self, X_REQUEST_ID};
+use crate::http::{Answer, Body, CanonicalPath, Client, Host, RequestBody, headers};
+use crate::route::{Edge, Found, LiveTable, Route, RouteTable};
+use crate::telemetry::{Exchange, Recorded, Recorder};
+use crate::upstream::{self, Inbound};
+
+const X_STRANGLER_SIDE: HeaderName = HeaderName::from_static("x-strangler-side");
+
+/// What a request may use: the table in force and this worker's own counters.
+#[derive(Clone, Debug)]
+pub(crate) struct Worker {
+    table: Arc<LiveTable>,
+    recorder: Rc<Recorder>,
+}
+
+/// Why the gateway answers itself.
+#[derive(Debug)]
+enum Refusal {
+    /// The request is not acceptable, or leads nowhere.
+    Refused(Answer),
+    /// The path is routed, but for other methods.
+    MethodNotAllowed { allow: String },
+    /// The side that was chosen gave no answer.
+    Failed(upstream::Error),
+}
+
+impl From<Answer> for Refusal {
+    fn from(answer: Answer) -> Self {
+        Self::Refused(answer)
+    }
+}
+
+impl From<upstream::Error> for Refusal {
+    fn from(error: upstream::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(table: Arc<LiveTable>, recorder: Recorder) -> Self {
+        Self { table, recorder: Rc::new(recorder) }
+    }
+
+    /// The table in force now.
+    pub(crate) fn table(&self) -> Arc<RouteTable> {
+        self.table.current()
+    }
+
+    /// This worker's counters.
+    pub(crate) fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// Answers one request that came from `peer`.
+    pub(crate) async fn serve(&self, request: Request<Incoming>, peer: &Client) -> Response<Recorded> {
+        let table = self.table.current();
+        let client = peer.behind(&table.edge.trusted_proxies, request.headers());
+        let request_id = request_id::of(request.headers(), client.via_trusted_proxy);
+        let accept = request.headers().get(ACCEPT).cloned();
+        let mut exchange = self.recorder.open(request.method(), request.uri(), &client, &request_id);
+        exchange.headers(request.headers());
+
+        let outcome = answer(&table, request, client, &request_id, &mut exchange).await;
+
+        let mut response = match outcome {
+            Ok(response) => response,
+            Err(refusal) => refusal.into_response(accept.as_ref(), &request_id, &mut exchange),
+        };
+        response.headers_mut().insert(X_REQUEST_ID, request_id);
+        if table.edge.reveal {
+            response.headers_mut().insert(X_STRANGLER_SIDE, HeaderValue::from_static(exchange.side().word()));
+        }
+        exchange.close_with(response)
+    }
+}
+
+/// The way of a request through the house. Leaving it early is a [`Refusal`].
+async fn answer(
+    table: &RouteTable,
+    request: Request<Incoming>,
+    client: Client,
+    request_id: &HeaderValue,
+    exchange: &mut Exchange,
+) -> Result<Response<Body>, Refusal> {
+    let (inbound, host) = admit(&table.edge, request, client, request_id)?;
+    exchange.reads(&inbound.path);
+
+    let route = find(table, &inbound, &host)?;
+    exchange.routed(&route.stats, route.serve.word(), table.generation);
+
+    let (side, place) = route.choose();
+    exchange.sided(side, &place.stats);
+
+    let mut body = inbound.body.limited_to(route.body_bytes).map_err(upstream::Error::from)?;
+    if !body.is_end_stream() {
+        body = body.counted(exchange.received());
+    }
+    let deadline = Instant::now() + route.timeout;
+    let inbound = Inbound { body, deadline, ..inbound };
+    match timeout_at(deadline, place.target.call(inbound, exchange.timeline())).await {
+        Ok(answered) => Ok(answered?),
+        Err(_) => Err(upstream::Error::DeadlinePassed { timeout: route.timeout }.into()),
+    }
+}
+
+/// Turns what a client sent into what a side may be given, or refuses it.
+fn admit(
+    edge: &Edge,
+    request: Request<Incoming>,
+    client: Client,
+    request_id: &HeaderValue,
+) -> Result<(Inbound, Host), Answer> {
+    let (mut head, body) = request.into_parts();
+    if matches!(head.method, Method::CONNECT | Method::TRACE) {
+        return Err(Answer::MethodRefused);
+    }
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+    if target.len() > edge.limits.uri_bytes {
+        return Err(Answer::TargetTooLong);
+    }
+    headers::check_framing(head.version, &head.headers)?;
+    let host = Host::of(head.version, &head.uri, &head.headers)?;
+    let path = CanonicalPath::of(&head.uri).map_err(|_| Answer::BadPath)?;
+
+    let upgrade = headers::upgrade_wanted(&head.headers);
+    headers::clean_request(&mut head.headers, client.via_trusted_proxy);
+    headers::strip_hop_by_hop(&mut head.headers);
+    if upgrade {
+        headers::restore_upgrade(&mut head.headers);
+    }
+    head.headers.insert(X_REQUEST_ID, request_id.clone());
+    let body = RequestBody::new(body, edge.limits.body_bytes, edge.timeouts.body_gap);
+    let request_id = request_id.clone();
+    Ok((Inbound { head, body, path, client, request_id, deadline: Instant::now() }, host))
+}
+
+/// The route of a request, or why there is none.
+fn find<'t>(table: &'t RouteTable, inbound: &Inbound, host: &Host) -> Result<&'t Arc<Route>, Refusal> {
+    let head = &inbound.head;
+    match table.find(&head.method, host.as_str(), &inbound.path, head.uri.query(), &head.headers) {
+        Found::Route(route) => Ok(route),
+        Found::MethodNotAllowed { allow } => Err(Refusal::MethodNotAllowed { allow }),
+        Found::Nothing => Err(Refusal::Refused(Answer::NoRoute)),
+    }
+}
+
+impl Refusal {
+    /// Renders the answer, and leaves its cause in the record and the log.
+    fn into_response(
+        self,
+        accept: Option<&HeaderValue>,
+        request_id: &HeaderValue,
+        exchange: &mut Exchange,
+    ) -> Response<Body> {
+        let answer = match &self {
+            Self::Refused(answer) => *answer,
+            Self::MethodNotAllowed { .. } => Answer::MethodNotAllowed,
+            Self::Failed(error) => error.answer(),
+        };
+        let id = request_id.to_str().unwrap_or_default();
+        let mut response = answer.render(accept, id);
+        match self {
+            Self::Refused(_) => exchange.answered_by_gateway(answer.code(), None),
+            Self::MethodNotAllowed { allow } => {
+                if let Ok(allow) = HeaderValue::try_from(allow) {
+                    response.headers_mut().insert(ALLOW, allow);
+                }
+                exchange.answered_by_gateway(answer.code(), None);
+            }
+            Self::Failed(error) => {
+                exchange.answered_by_gateway(answer.code(), error.reason());
+                log(&error, exchange.upstream(), id);
+            }
+        }
+        response
+    }
+}
+
+/// Says once, with the whole chain of causes, why a side gave no answer: loudly when the side is to
+/// blame, quietly when the client is.
+fn log(error: &upstream::Error, upstream: &str, request_id: &str) {
+    let mut causes = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        causes.push_str(": ");
+        causes.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    if error.reason().is_some() {
+        tracing::warn!(upstream, request_id, "{causes}");
+    } else {
+        tracing::debug!(upstream, request_id, "{causes}");
+    }
+}

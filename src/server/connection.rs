@@ -1,0 +1,148 @@
+//! One client's connection: HTTP/1.1 in, requests to the gateway, answers out.
+//!
+//! hyper speaks the protocol. What hyper leaves to its user is done here and in `client_io`:
+//! deadlines of reading and writing, the end of a connection after so many requests or so long,
+//! and leaving without cutting off an answer.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use ::http::header::CONNECTION;
+use ::http::{HeaderValue, Request, StatusCode};
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::client_io::{ClientIo, Reading};
+use super::drain::Phase;
+use crate::gateway::Worker;
+use crate::http::{BoxError, Client, Timeouts};
+use crate::route::RouteTable;
+use crate::telemetry::Recorded;
+
+/// Bytes hyper may hold of one connection, in each direction.
+const BUFFER: usize = 64 << 10;
+
+/// What all requests of a connection share.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) worker: Rc<Worker>,
+    pub(super) client: Client,
+    /// Set when the worker is going down: answers then end their connections.
+    pub(super) closing: Rc<Cell<bool>>,
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(
+    stream: TcpStream,
+    table: &RouteTable,
+    connection: Connection,
+    mut phases: watch::Receiver<Phase>,
+) {
+    let limits = &table.edge.limits;
+    let reading = Reading::new();
+    let age = Age::new(&table.edge.timeouts);
+    let io = ClientIo::new(stream, Arc::clone(&reading), &table.edge.timeouts);
+    connection.worker.recorder().connection_opened();
+
+    let service = service_fn(|request: Request<Incoming>| {
+        reading.busy();
+        let (connection, reading, age) = (&connection, &reading, &age);
+        async move {
+            let mut response = connection.worker.serve(request, &connection.client).await;
+            let last = connection.closing.get() || age.is_over();
+            let tunnel = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+            if last && !tunnel {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response.map(|body| Answered { body, tunnel, reading: Arc::clone(reading) }))
+        }
+    });
+    let serving = http1::Builder::new()
+        .auto_date_header(true)
+        .max_headers(limits.headers)
+        .max_header_size(limits.header_bytes)
+        .max_buf_size(BUFFER.max(limits.header_bytes))
+        .header_read_timeout(None)
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
+    let mut serving = pin!(serving);
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = draining(&mut phases) => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    // The client's faults and its leaving; what they did to an exchange stands in its record.
+    if let Err(error) = ended {
+        tracing::debug!(client = %connection.client.ip_text, %error, "the connection ended early");
+    }
+    connection.worker.recorder().connection_closed();
+}
+
+async fn draining(phases: &mut watch::Receiver<Phase>) {
+    let _ = phases.wait_for(|phase| matches!(phase, Phase::Draining(_) | Phase::Over)).await;
+}
+
+/// How many requests a connection has had, and since when it is there.
+#[derive(Debug)]
+struct Age {
+    requests_left: Cell<u64>,
+    end: Instant,
+}
+
+impl Age {
+    fn new(timeouts: &Timeouts) -> Self {
+        // A tenth of jitter: connections that were opened together do not all come back together.
+        let age = timeouts.connection_age.mul_f64(1.0 - fastrand::f64() / 10.0);
+        Self { requests_left: Cell::new(timeouts.requests_per_connection), end: Instant::now() + age }
+    }
+
+    /// Counts a request; true when it is the connection's last.
+    fn is_over(&self) -> bool {
+        let left = self.requests_left.get().saturating_sub(1);
+        self.requests_left.set(left);
+        left == 0 || Instant::now() >= self.end
+    }
+}
+
+/// An answer on its way out; when it is gone the connection waits for its next request.
+struct Answered {
+    body: Recorded,
+    tunnel: bool,
+    reading: Arc<Reading>,
+}
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        if self.tunnel { self.reading.tunnel() } else { self.reading.idle() }
+    }
+}
+
+impl HttpBody for Answered {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,369 @@
+//! What is counted: per route and side, per upstream, per worker.
+//!
+//! Every worker writes into cells of its own, on cache lines of its own, with plain loads and
+//! stores; a reader adds the cells up. So nothing here is ever contended on a request's path, and
+//! what is read is right to within the request that is being counted at that moment.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Side;
+use super::histogram::{Distribution, Histogram};
+use super::window::{Figures, History, Latency, Window};
+
+/// The classes a status is counted by, in the order of [`SideTotals::statuses`].
+pub(crate) const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Why a call of an upstream failed; the last one takes what is not in the list.
+pub(crate) const FAILURES: [&str; 13] = [
+    "connect",
+    "down",
+    "queue_full",
+    "queue_timeout",
+    "first_byte_timeout",
+    "deadline",
+    "broken",
+    "bad_reply",
+    TRUNCATED,
+    "spool",
+    "file",
+    "panic",
+    "other",
+];
+
+/// The reason of an answer that broke off after its head was sent on.
+pub(crate) const TRUNCATED: &str = "truncated";
+
+/// A number written by one thread and read by any.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// For the owning thread only: it loads and stores, since nobody else writes.
+    pub(crate) fn add(&self, by: u64) {
+        self.0.store(self.value().wrapping_add(by), Ordering::Relaxed);
+    }
+
+    /// For the owning thread only.
+    pub(crate) fn subtract(&self, by: u64) {
+        self.0.store(self.value().wrapping_sub(by), Ordering::Relaxed);
+    }
+
+    pub(crate) fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What one worker counted of one side of a route.
+#[derive(Debug, Default)]
+pub(crate) struct SideCell {
+    statuses: [Counter; STATUS_CLASSES.len()],
+    errors: Counter,
+    bytes_in: Counter,
+    bytes_out: Counter,
+    in_flight: Counter,
+    total: Histogram,
+    service: Histogram,
+}
+
+/// One exchange's end, as a side is charged with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outcome {
+    pub(crate) status: u16,
+    /// A 5xx, or an answer that broke off.
+    pub(crate) error: bool,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) total: Duration,
+    pub(crate) service: Option<Duration>,
+}
+
+impl SideCell {
+    pub(crate) fn begin(&self) {
+        self.in_flight.add(1);
+    }
+
+    pub(crate) fn end(&self) {
+        self.in_flight.subtract(1);
+    }
+
+    pub(crate) fn count(&self, outcome: &Outcome) {
+        let class = usize::from(outcome.status / 100).saturating_sub(1);
+        if let Some(class) = self.statuses.get(class) {
+            class.add(1);
+        }
+        self.errors.add(outcome.error.into());
+        self.bytes_in.add(outcome.bytes_in);
+        self.bytes_out.add(outcome.bytes_out);
+        self.total.record(outcome.total);
+        if let Some(service) = outcome.service {
+            self.service.record(service);
+        }
+    }
+}
+
+/// What one worker counted of one route. The alignment keeps neighbours off its cache lines.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct RouteCell {
+    name: Arc<str>,
+    sides: [OnceLock<Box<SideCell>>; Side::ALL.len()],
+}
+
+impl RouteCell {
+    fn new(name: &Arc<str>) -> Self {
+        Self { name: Arc::clone(name), sides: Default::default() }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The side's cell, made when the worker first serves that side.
+    pub(crate) fn side(&self, side: Side) -> &SideCell {
+        let [legacy, new, gateway] = &self.sides;
+        let cell = match side {
+            Side::Legacy => legacy,
+            Side::New => new,
+            Side::Gateway => gateway,
+        };
+        cell.get_or_init(Box::default)
+    }
+
+    fn peek(&self, side: Side) -> Option<&SideCell> {
+        self.sides.iter().zip(Side::ALL).find(|(_, of)| *of == side)?.0.get().map(|cell| &**cell)
+    }
+}
+
+/// What all workers counted of one side of a route, from the beginning.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SideTotals {
+    pub(crate) statuses: [u64; STATUS_CLASSES.len()],
+    pub(crate) errors: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) in_flight: u64,
+    pub(crate) total: Distribution,
+    pub(crate) service: Distribution,
+}
+
+impl SideTotals {
+    fn add(&mut self, cell: &SideCell) {
+        for (sum, class) in self.statuses.iter_mut().zip(&cell.statuses) {
+            *sum += class.value();
+        }
+        self.errors += cell.errors.value();
+        self.bytes_in += cell.bytes_in.value();
+        self.bytes_out += cell.bytes_out.value();
+        self.in_flight = self.in_flight.wrapping_add(cell.in_flight.value());
+        cell.total.add_to(&mut self.total);
+        cell.service.add_to(&mut self.service);
+    }
+
+    /// Exchanges that ended.
+    pub(crate) fn requests(&self) -> u64 {
+        self.statuses.iter().sum()
+    }
+}
+
+/// What is recorded of one route, over all workers; lives as long as a table or an exchange holds it.
+#[derive(Debug)]
+pub(crate) struct RouteStats {
+    name: Arc<str>,
+    workers: Box<[OnceLock<Arc<RouteCell>>]>,
+    // Written by the control plane alone; it dies with the route, which bounds it by the table.
+    history: Mutex<History>,
+}
+
+impl RouteStats {
+    pub(crate) fn new(name: &str, workers: usize, now: Instant) -> Self {
+        Self {
+            name: name.into(),
+            workers: (0..workers).map(|_| OnceLock::new()).collect(),
+            history: Mutex::new(History::new(now)),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Worker `index`'s own cell: with its own reference count, which no other worker touches.
+    pub(crate) fn cell(&self, index: usize) -> Option<Arc<RouteCell>> {
+        let cell = self.workers.get(index)?.get_or_init(|| Arc::new(RouteCell::new(&self.name)));
+        Some(Arc::clone(cell))
+    }
+
+    /// All workers' figures of one side; `None` when it never served.
+    pub(crate) fn totals(&self, side: Side) -> Option<SideTotals> {
+        let mut sum: Option<SideTotals> = None;
+        for cell in self.workers.iter().filter_map(OnceLock::get).filter_map(|cell| cell.peek(side)) {
+            sum.get_or_insert_default().add(cell);
+        }
+        sum
+    }
+
+    /// One side's figures of the window that ends now; `None` when nothing was served in it.
+    pub(crate) fn figures(&self, side: Side, window: Window, latency: Latency, now: Instant) -> Option<Figures> {
+        let totals = self.totals(side)?;
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).figures(side, &totals, window, latency, now)
+    }
+
+    /// Closes the slices of time that are over.
+    pub(crate) fn tick(&self, now: Instant) {
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        if history.due(now) {
+            history.close(now, &Side::ALL.map(|side| self.totals(side)));
+        }
+    }
+
+    /// Counts one exchange as the first worker would.
+    #[cfg(test)]
+    pub(crate) fn count_for_tests(&self, side: Side, status: u16, total: Duration) {
+        let error = status >= 500;
+        let outcome = Outcome { status, error, bytes_in: 0, bytes_out: 0, total, service: None };
+        self.cell(0).unwrap().side(side).count(&outcome);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn history_for_tests(&self) -> std::sync::MutexGuard<'_, History> {
+        self.history.lock().unwrap()
+    }
+}
+
+/// What one worker counted of one upstream or handler.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct UpstreamCell {
+    name: Arc<str>,
+    failures: [Counter; FAILURES.len()],
+    queue: Histogram,
+}
+
+impl UpstreamCell {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn failed(&self, reason: &str) {
+        let reason = FAILURES.iter().position(|known| *known == reason).unwrap_or(FAILURES.len() - 1);
+        if let Some(counter) = self.failures.get(reason) {
+            counter.add(1);
+        }
+    }
+
+    pub(crate) fn queued(&self, waited: Duration) {
+        self.queue.record(waited);
+    }
+}
+
+/// What is recorded of one upstream or handler (failures by reason, queue seconds).
+#[derive(Debug)]
+pub(crate) struct UpstreamStats {
+    name: Arc<str>,
+    workers: Box<[OnceLock<Arc<UpstreamCell>>]>,
+}
+
+/// What all workers counted of one upstream.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct UpstreamTotals {
+    /// In the order of [`FAILURES`].
+    pub(crate) failures: [u64; FAILURES.len()],
+    pub(crate) queue: Distribution,
+}
+
+impl UpstreamStats {
+    pub(crate) fn new(name: &str, workers: usize) -> Self {
+        Self { name: name.into(), workers: (0..workers).map(|_| OnceLock::new()).collect() }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Worker `index`'s own cell.
+    pub(crate) fn cell(&self, index: usize) -> Option<Arc<UpstreamCell>> {
+        let cell = self.workers.get(index)?.get_or_init(|| {
+            Arc::new(UpstreamCell {
+                name: Arc::clone(&self.name),
+                failures: Default::default(),
+                queue: Histogram::default(),
+            })
+        });
+        Some(Arc::clone(cell))
+    }
+
+    pub(crate) fn totals(&self) -> UpstreamTotals {
+        let mut sum = UpstreamTotals::default();
+        for cell in self.workers.iter().filter_map(OnceLock::get) {
+            for (sum, failures) in sum.failures.iter_mut().zip(&cell.failures) {
+                *sum += failures.value();
+            }
+            cell.queue.add_to(&mut sum.queue);
+        }
+        sum
+    }
+}
+
+/// What one worker counts that belongs to no route.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct WorkerCell {
+    /// Client connections open now.
+    pub(crate) connections: Counter,
+    /// Client connections closed unread, since there were too many.
+    pub(crate) refused: Counter,
+    /// Lines of the access log that found no room.
+    pub(crate) lines_dropped: Counter,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(status: u16, total: u64) -> Outcome {
+        Outcome {
+            status,
+            error: status >= 500,
+            bytes_in: 1,
+            bytes_out: 10,
+            total: Duration::from_millis(total),
+            service: None,
+        }
+    }
+
+    #[test]
+    fn cells_of_two_workers_add_up_while_both_are_counting() {
+        let stats = RouteStats::new("order", 2, Instant::now());
+        std::thread::scope(|scope| {
+            for (index, status) in [(0, 200), (1, 503)] {
+                let cell = stats.cell(index).unwrap();
+                scope.spawn(move || {
+                    for millis in 1..=1_000 {
+                        cell.side(Side::Legacy).count(&outcome(status, millis));
+                    }
+                });
+            }
+        });
+        let totals = stats.totals(Side::Legacy).unwrap();
+        assert_eq!((totals.statuses, totals.errors), ([0, 1_000, 0, 0, 1_000], 1_000));
+        assert_eq!((totals.bytes_in, totals.bytes_out), (2_000, 20_000));
+        assert_eq!((totals.requests(), totals.total.count()), (2_000, 2_000));
+        assert!(stats.totals(Side::New).is_none());
+    }
+
+    #[test]
+    fn a_failure_that_is_not_listed_is_counted_as_other() {
+        let stats = UpstreamStats::new("php", 1);
+        let cell = stats.cell(0).unwrap();
+        cell.failed("connect");
+        cell.failed("never heard of");
+        assert_eq!(stats.totals().failures, [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn a_worker_beyond_those_announced_has_no_cell() {
+        assert!(RouteStats::new("order", 2, Instant::now()).cell(2).is_none());
+    }
+}

@@ -1,0 +1,393 @@
+//! `/metrics`: the values of all metrics at one moment, as text.
+//!
+//! Everything is read when it is asked for: workers' cells are added up, gauges are handed in, the
+//! process is looked up in `/proc`. The encoder writes OpenMetrics; Prometheus text is made of that.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet, text,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::counters::{FAILURES, STATUS_CLASSES, SideTotals, UpstreamTotals};
+use super::histogram::Distribution;
+use super::metrics::{
+    BOUNDS, BUILD, BYTES_IN, BYTES_OUT, CONNECTIONS, CPU, DURATION, Format, GENERATION, Gauges, IN_FLIGHT, Kind,
+    LOG_DROPPED, MEMORY, METRICS, Metric, QUANTILE, REFUSED, RELOADS, REQUESTS, SERVE, SERVICE, STALLS,
+    UPSTREAM_CONNECTIONS, UPSTREAM_FAILURES, UPSTREAM_QUEUE, UPSTREAM_QUEUE_SECONDS,
+};
+use super::window::{Figures, Latency, Window};
+use super::{Side, Telemetry};
+
+/// The quantiles of the last minute.
+const QUANTILES: [(&str, f64); 4] = [("0.5", 0.5), ("0.9", 0.9), ("0.99", 0.99), ("0.999", 0.999)];
+
+/// The words of `serve` that always have a series, so that a flip is seen as one falling and one rising.
+const SERVES: [&str; 2] = ["legacy", "new"];
+
+/// Clock ticks of `/proc/self/stat` per second: part of Linux' interface on every machine we run on.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+impl Telemetry {
+    /// All metrics as text.
+    ///
+    /// # Errors
+    /// Never in practice: writing into a string does not fail.
+    pub(crate) fn metrics(&self, gauges: Gauges, format: Format) -> Result<String, fmt::Error> {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Reading::take(self, gauges, Instant::now())));
+        let mut open_metrics = String::new();
+        text::encode(&mut open_metrics, &registry)?;
+        Ok(match format {
+            Format::OpenMetrics => open_metrics,
+            Format::Prometheus => as_prometheus_text(&open_metrics),
+        })
+    }
+}
+
+/// OpenMetrics names a counter's family without `_total` and ends with `# EOF`; Prometheus text
+/// names it as its samples are named, and just ends.
+fn as_prometheus_text(open_metrics: &str) -> String {
+    let mut text = String::with_capacity(open_metrics.len());
+    for line in open_metrics.lines().filter(|line| *line != "# EOF") {
+        let described = line.strip_prefix("# HELP ").or_else(|| line.strip_prefix("# TYPE "));
+        let family = described.and_then(|described| described.split(' ').next());
+        let counter = family.is_some_and(|family| {
+            METRICS.iter().any(|metric| metric.kind == Kind::Counter && metric.family() == family)
+        });
+        match (counter, described.and_then(|described| described.split_once(' '))) {
+            (true, Some((family, rest))) => {
+                let keyword = line.get(..7).unwrap_or_default();
+                text.extend([keyword, family, "_total ", rest]);
+            }
+            _ => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// Everything that is written, read at one moment.
+#[derive(Debug)]
+struct Reading {
+    sides: Vec<SideReading>,
+    upstreams: Vec<(String, UpstreamTotals)>,
+    gauges: Gauges,
+    connections: u64,
+    connections_refused: u64,
+    log_dropped: u64,
+    process: Option<Process>,
+}
+
+#[derive(Debug)]
+struct SideReading {
+    route: String,
+    side: &'static str,
+    totals: SideTotals,
+    minute: Option<Figures>,
+}
+
+impl Reading {
+    fn take(telemetry: &Telemetry, gauges: Gauges, now: Instant) -> Self {
+        let mut sides = Vec::new();
+        for route in telemetry.routes() {
+            for side in Side::ALL {
+                let Some(totals) = route.totals(side) else { continue };
+                let minute = route.figures(side, Window::Minute, Latency::Total, now);
+                sides.push(SideReading { route: route.name().to_owned(), side: side.word(), totals, minute });
+            }
+        }
+        Self {
+            sides,
+            upstreams: telemetry.upstreams().iter().map(|of| (of.name().to_owned(), of.totals())).collect(),
+            gauges,
+            connections: telemetry.connections(),
+            connections_refused: telemetry.connections_refused(),
+            log_dropped: telemetry.log_lines_dropped(),
+            process: Process::read(),
+        }
+    }
+
+    fn requests(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let sides = || self.sides.iter().map(|of| ([("route", &*of.route), ("side", of.side)], of));
+        counters(
+            out,
+            &REQUESTS,
+            sides().flat_map(|([route, side], of)| {
+                let classes = STATUS_CLASSES.into_iter().zip(of.totals.statuses);
+                classes.map(move |(class, count)| ([route, side, ("status", class)], count))
+            }),
+        )?;
+        gauges(out, &IN_FLIGHT, sides().map(|(labels, of)| (labels, of.totals.in_flight)))?;
+        histograms(out, &DURATION, sides().map(|(labels, of)| (labels, &of.totals.total)))?;
+        histograms(out, &SERVICE, sides().map(|(labels, of)| (labels, &of.totals.service)))?;
+        gauges(
+            out,
+            &QUANTILE,
+            sides().filter_map(|(labels, of)| Some((labels, of.minute.as_ref()?))).flat_map(
+                |([route, side], minute)| {
+                    QUANTILES.into_iter().filter_map(move |(name, q)| {
+                        Some(([route, side, ("quantile", name)], minute.latency.quantile(q)?.as_secs_f64()))
+                    })
+                },
+            ),
+        )?;
+        counters(out, &BYTES_IN, sides().map(|(labels, of)| (labels, of.totals.bytes_in)))?;
+        counters(out, &BYTES_OUT, sides().map(|(labels, of)| (labels, of.totals.bytes_out)))
+    }
+
+    fn table(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        gauges(
+            out,
+            &SERVE,
+            self.gauges.routes.iter().flat_map(|route| {
+                let other = (!SERVES.contains(&route.serve)).then_some(route.serve);
+                SERVES
+                    .into_iter()
+                    .chain(other)
+                    .map(|serve| ([("route", &*route.name), ("serve", serve)], u64::from(serve == route.serve)))
+            }),
+        )?;
+        gauges(out, &GENERATION, [([], self.gauges.generation)])?;
+        let reloads = [("accepted", self.gauges.reloads_accepted), ("rejected", self.gauges.reloads_rejected)];
+        counters(out, &RELOADS, reloads.map(|(result, count)| ([("result", result)], count)))
+    }
+
+    fn upstreams(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        gauges(
+            out,
+            &UPSTREAM_CONNECTIONS,
+            self.gauges.upstreams.iter().flat_map(|of| {
+                let states = [("in_use", of.in_use), ("idle", of.idle)];
+                states.map(|(state, count)| ([("upstream", &*of.name), ("state", state)], count))
+            }),
+        )?;
+        gauges(out, &UPSTREAM_QUEUE, self.gauges.upstreams.iter().map(|of| ([("upstream", &*of.name)], of.waiting)))?;
+        histograms(
+            out,
+            &UPSTREAM_QUEUE_SECONDS,
+            self.upstreams.iter().map(|(name, totals)| ([("upstream", &**name)], &totals.queue)),
+        )?;
+        counters(
+            out,
+            &UPSTREAM_FAILURES,
+            self.upstreams.iter().flat_map(|(name, totals)| {
+                let reasons = FAILURES.into_iter().zip(totals.failures);
+                reasons.map(|(reason, count)| ([("upstream", &**name), ("reason", reason)], count))
+            }),
+        )?;
+        counters(out, &STALLS, self.gauges.handlers.iter().map(|of| ([("handler", &*of.name)], of.stalls)))
+    }
+
+    fn process(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        gauges(out, &CONNECTIONS, [([], self.connections)])?;
+        counters(out, &REFUSED, [([], self.connections_refused)])?;
+        counters(out, &LOG_DROPPED, [([], self.log_dropped)])?;
+        gauges(out, &BUILD, [([("version", env!("CARGO_PKG_VERSION"))], 1_u64)])?;
+        counters(out, &CPU, self.process.iter().map(|process| ([], process.cpu_seconds)))?;
+        gauges(out, &MEMORY, self.process.iter().map(|process| ([], process.resident_bytes)))
+    }
+}
+
+impl Collector for Reading {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.requests(&mut encoder)?;
+        self.table(&mut encoder)?;
+        self.upstreams(&mut encoder)?;
+        self.process(&mut encoder)
+    }
+}
+
+/// Writes what stands above a metric's samples.
+fn describe<'s>(out: &'s mut DescriptorEncoder<'_>, metric: &Metric) -> Result<MetricEncoder<'s>, fmt::Error> {
+    let kind = match metric.kind {
+        Kind::Counter => MetricType::Counter,
+        Kind::Gauge => MetricType::Gauge,
+        Kind::Histogram => MetricType::Histogram,
+    };
+    out.encode_descriptor(metric.family(), metric.help, None, kind)
+}
+
+type Labels<'a, const N: usize> = [(&'static str, &'a str); N];
+
+/// Writes one sample; without labels it has no braces either.
+fn labelled<const N: usize>(
+    metric: &Metric,
+    family: &mut MetricEncoder<'_>,
+    labels: &Labels<'_, N>,
+    write: impl FnOnce(&mut MetricEncoder<'_>) -> fmt::Result,
+) -> fmt::Result {
+    debug_assert!(labels.iter().map(|(name, _)| name).eq(metric.labels), "{} is labelled otherwise", metric.name);
+    if N == 0 { write(family) } else { write(&mut family.encode_family(labels)?) }
+}
+
+fn counters<'a, const N: usize, V: EncodeCounterValue>(
+    out: &mut DescriptorEncoder<'_>,
+    metric: &Metric,
+    samples: impl IntoIterator<Item = (Labels<'a, N>, V)>,
+) -> fmt::Result {
+    let mut family = describe(out, metric)?;
+    for (labels, value) in samples {
+        labelled(metric, &mut family, &labels, |sample| sample.encode_counter::<NoLabelSet, V, u64>(&value, None))?;
+    }
+    Ok(())
+}
+
+fn gauges<'a, const N: usize, V: EncodeGaugeValue>(
+    out: &mut DescriptorEncoder<'_>,
+    metric: &Metric,
+    samples: impl IntoIterator<Item = (Labels<'a, N>, V)>,
+) -> fmt::Result {
+    let mut family = describe(out, metric)?;
+    for (labels, value) in samples {
+        labelled(metric, &mut family, &labels, |sample| sample.encode_gauge(&value))?;
+    }
+    Ok(())
+}
+
+fn histograms<'a, const N: usize>(
+    out: &mut DescriptorEncoder<'_>,
+    metric: &Metric,
+    samples: impl IntoIterator<Item = (Labels<'a, N>, &'a Distribution)>,
+) -> fmt::Result {
+    let mut family = describe(out, metric)?;
+    for (labels, distribution) in samples {
+        let (steps, above) = distribution.steps(&BOUNDS);
+        let mut buckets: Vec<(f64, u64)> = BOUNDS.iter().map(Duration::as_secs_f64).zip(steps).collect();
+        buckets.push((f64::INFINITY, above));
+        let sum = distribution.sum().as_secs_f64();
+        let count = steps.iter().sum::<u64>() + above;
+        labelled(metric, &mut family, &labels, |sample| {
+            sample.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+        })?;
+    }
+    Ok(())
+}
+
+/// What the gateway's own process costs.
+#[derive(Debug)]
+struct Process {
+    cpu_seconds: f64,
+    resident_bytes: u64,
+}
+
+impl Process {
+    /// `None` where `/proc` is not mounted.
+    fn read() -> Option<Self> {
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        // The command, which may hold anything, ends at the last parenthesis; utime and stime are
+        // the 14th and 15th field of the line, the 12th and 13th behind it.
+        let (_, fields) = stat.rsplit_once(") ")?;
+        let ticks = fields.split(' ').skip(11).take(2).map(str::parse::<f64>).sum::<Result<f64, _>>().ok()?;
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let kibibytes: u64 = resident.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some(Self { cpu_seconds: ticks / TICKS_PER_SECOND, resident_bytes: kibibytes << 10 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::counters::Outcome;
+    use super::super::metrics::{HandlerGauge, RouteGauge, UpstreamGauge};
+    use super::super::{Destination, UNMATCHED};
+    use super::*;
+
+    fn gauges() -> Gauges {
+        Gauges {
+            upstreams: vec![UpstreamGauge { name: "php".to_owned(), in_use: 3, idle: 1, waiting: 2 }],
+            handlers: vec![HandlerGauge { name: "users".to_owned(), stalls: 4 }],
+            routes: vec![RouteGauge { name: "order".to_owned(), serve: "new" }],
+            generation: 7,
+            reloads_accepted: 6,
+            reloads_rejected: 1,
+        }
+    }
+
+    /// The text after one exchange of 20 ms on the legacy side.
+    fn text(route: &str, format: Format) -> String {
+        let telemetry = Telemetry::new(1, &Destination::Off).unwrap();
+        let (route, php) = (telemetry.route(route), telemetry.upstream("php"));
+        let outcome = Outcome {
+            status: 200,
+            error: false,
+            bytes_in: 5,
+            bytes_out: 6,
+            total: Duration::from_millis(20),
+            service: Some(Duration::from_millis(15)),
+        };
+        route.cell(0).unwrap().side(Side::Legacy).count(&outcome);
+        php.cell(0).unwrap().queued(Duration::from_millis(4));
+        php.cell(0).unwrap().failed("connect");
+        telemetry.metrics(gauges(), format).unwrap()
+    }
+
+    #[test]
+    fn every_metric_of_the_table_is_written_and_nothing_else() {
+        for format in [Format::Prometheus, Format::OpenMetrics] {
+            let text = text("order", format);
+            let described: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+            let told: Vec<String> = METRICS
+                .iter()
+                .map(|metric| match format {
+                    Format::Prometheus => format!("{} {}", metric.name, metric.kind.word()),
+                    Format::OpenMetrics => format!("{} {}", metric.family(), metric.kind.word()),
+                })
+                .collect();
+            assert_eq!(described, told);
+            for metric in METRICS {
+                let sample = text.lines().find(|line| !line.starts_with('#') && line.starts_with(metric.name));
+                let sample = sample.unwrap_or_else(|| panic!("{} has no sample", metric.name));
+                assert!(metric.labels.iter().all(|label| sample.contains(&format!("{label}=\""))), "{sample}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_values_are_those_that_were_counted() {
+        let text = text("order", Format::Prometheus);
+        for line in [
+            "strangler_requests_total{route=\"order\",side=\"legacy\",status=\"2xx\"} 1",
+            "strangler_requests_in_flight{route=\"order\",side=\"legacy\"} 0",
+            "strangler_request_duration_seconds_sum{route=\"order\",side=\"legacy\"} 0.02",
+            "strangler_request_duration_seconds_count{route=\"order\",side=\"legacy\"} 1",
+            "strangler_request_duration_seconds_bucket{le=\"0.01\",route=\"order\",side=\"legacy\"} 0",
+            "strangler_request_duration_seconds_bucket{le=\"0.03\",route=\"order\",side=\"legacy\"} 1",
+            "strangler_request_duration_seconds_bucket{le=\"+Inf\",route=\"order\",side=\"legacy\"} 1",
+            "strangler_route_serve{route=\"order\",serve=\"legacy\"} 0",
+            "strangler_route_serve{route=\"order\",serve=\"new\"} 1",
+            "strangler_config_generation 7",
+            "strangler_config_reloads_total{result=\"rejected\"} 1",
+            "strangler_upstream_connections{upstream=\"php\",state=\"in_use\"} 3",
+            "strangler_upstream_queue{upstream=\"php\"} 2",
+            "strangler_upstream_queue_seconds_count{upstream=\"php\"} 1",
+            "strangler_upstream_failures_total{upstream=\"php\",reason=\"connect\"} 1",
+            "strangler_worker_stalls_total{handler=\"users\"} 4",
+            "strangler_access_log_dropped_total 0",
+        ] {
+            assert!(text.lines().any(|written| written == line), "{line} is missing in\n{text}");
+        }
+        assert!(!text.contains(UNMATCHED.repeat(2).as_str()) && !text.contains("# EOF"));
+    }
+
+    #[test]
+    fn open_metrics_ends_as_it_must() {
+        assert!(text("order", Format::OpenMetrics).ends_with("\n# EOF\n"));
+    }
+
+    #[test]
+    fn a_routes_name_cannot_break_out_of_its_label() {
+        let text = text("a\"} 1\nb\\", Format::Prometheus);
+        assert!(text.contains("route=\"a\\\"} 1\\nb\\\\\""), "{text}");
+    }
+
+    #[test]
+    fn the_process_knows_what_it_costs() {
+        let process = Process::read().unwrap();
+        assert!(process.resident_bytes > 1 << 20 && process.cpu_seconds >= 0.0);
+    }
+}

@@ -1,0 +1,293 @@
+//! Log-linear histograms: how durations are counted, added up and asked for quantiles.
+//!
+//! Each doubling of the duration is cut into 32 equal parts, so that the middle of a part is never
+//! further than 1.6 % from what was recorded, from 10 µs to nine minutes. A [`Histogram`] is written
+//! by one worker and read by anyone; a [`Distribution`] is what a reader makes of several.
+//! Pure: no clock, no names, no idea of what the durations are of.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Equal parts of one doubling.
+const PARTS: usize = 32;
+const PARTS_BITS: u32 = 5;
+/// Doublings covered: the last one ends at 2^31 units, more than nine minutes.
+const OCTAVES: usize = 27;
+const BUCKETS: usize = OCTAVES * PARTS;
+/// One unit is 256 ns, fine enough for a value of 10 µs to be told to 1.6 %.
+const UNIT_BITS: u32 = 8;
+
+type Octave = [AtomicU64; PARTS];
+
+/// Durations counted by one writer.
+///
+/// Only the thread that owns it may call [`Histogram::record`]: it loads and stores, since an atomic
+/// addition costs more than all the rest. Octaves come into being when first met: a route's
+/// durations lie in a few of them.
+#[derive(Debug, Default)]
+pub(crate) struct Histogram {
+    octaves: [OnceLock<Box<Octave>>; OCTAVES],
+    nanos: AtomicU64,
+}
+
+impl Histogram {
+    /// Counts one duration. For the owning thread only.
+    pub(crate) fn record(&self, duration: Duration) {
+        let nanos = nanos(duration);
+        let bucket = bucket_of(nanos);
+        if let Some(octave) = self.octaves.get(bucket / PARTS) {
+            let parts = octave.get_or_init(Box::default);
+            if let Some(part) = parts.get(bucket % PARTS) {
+                bump(part, 1);
+            }
+        }
+        bump(&self.nanos, nanos);
+    }
+
+    /// Adds what was counted so far to `sum`.
+    pub(crate) fn add_to(&self, sum: &mut Distribution) {
+        for (octave, counts) in self.octaves.iter().zip(sum.counts.chunks_exact_mut(PARTS)) {
+            let Some(parts) = octave.get() else { continue };
+            for (part, count) in parts.iter().zip(counts) {
+                *count += part.load(Ordering::Relaxed);
+            }
+        }
+        sum.nanos = sum.nanos.wrapping_add(self.nanos.load(Ordering::Relaxed));
+    }
+}
+
+fn bump(counter: &AtomicU64, by: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The bucket of a duration; what is longer than the last bucket's end is counted there.
+fn bucket_of(nanos: u64) -> usize {
+    let units = nanos >> UNIT_BITS;
+    // Below the first doubling the parts are one unit wide each.
+    let doubling = units.checked_ilog2().unwrap_or(0).saturating_sub(PARTS_BITS);
+    let part = usize::try_from(units >> doubling).unwrap_or(usize::MAX);
+    let octave = usize::try_from(doubling).unwrap_or(usize::MAX);
+    // `part` is 32..64 from the first doubling on, 0..32 below it: the sum leaves no gap.
+    octave.saturating_mul(PARTS).saturating_add(part).min(BUCKETS - 1)
+}
+
+/// The duration that stands for a bucket: its middle, in nanoseconds.
+fn middle_of(bucket: usize) -> u64 {
+    let octave = bucket / PARTS;
+    let (doubling, part) = if octave == 0 { (0, bucket) } else { (octave - 1, bucket % PARTS + PARTS) };
+    let start = (part as u64) << doubling << UNIT_BITS;
+    start + (1 << doubling << UNIT_BITS) / 2
+}
+
+/// Durations of several writers, or of one span of time, added up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Distribution {
+    counts: Box<[u64]>,
+    nanos: u64,
+}
+
+impl Default for Distribution {
+    fn default() -> Self {
+        Self { counts: vec![0; BUCKETS].into(), nanos: 0 }
+    }
+}
+
+impl Distribution {
+    /// How many durations it holds.
+    pub(crate) fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// All durations added up; exact, unlike the quantiles.
+    pub(crate) fn sum(&self) -> Duration {
+        Duration::from_nanos(self.nanos)
+    }
+
+    /// The mean; `None` when it is empty.
+    pub(crate) fn mean(&self) -> Option<Duration> {
+        self.nanos.checked_div(self.count()).map(Duration::from_nanos)
+    }
+
+    /// The duration that the share `q` (0 to 1) of all does not exceed; `None` when it is empty.
+    pub(crate) fn quantile(&self, q: f64) -> Option<Duration> {
+        let count = self.count();
+        if count == 0 {
+            return None;
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count is a count")]
+        let rank = ((count as f64 * q.clamp(0.0, 1.0)).ceil() as u64).clamp(1, count);
+        let mut seen = 0;
+        let bucket = self.counts.iter().position(|count| {
+            seen += count;
+            seen >= rank
+        })?;
+        Some(Duration::from_nanos(middle_of(bucket)))
+    }
+
+    /// How many durations lie in each step of `bounds`, and at the end those above the last.
+    ///
+    /// A bucket counts where its middle lies, so a bound is as exact as a quantile.
+    pub(crate) fn steps<const N: usize>(&self, bounds: &[Duration; N]) -> ([u64; N], u64) {
+        let mut steps = [0; N];
+        let mut above = 0;
+        for (bucket, count) in self.filled() {
+            let middle = Duration::from_nanos(middle_of(bucket));
+            match steps.get_mut(bounds.partition_point(|bound| *bound < middle)) {
+                Some(step) => *step += count,
+                None => above += count,
+            }
+        }
+        (steps, above)
+    }
+
+    /// What came since `earlier`, which is an earlier reading of the same writers.
+    pub(crate) fn since(&self, earlier: &Self) -> Difference {
+        let counts = self
+            .counts
+            .iter()
+            .zip(&earlier.counts)
+            .enumerate()
+            .filter_map(|(bucket, (now, then))| {
+                let new = now.saturating_sub(*then);
+                (new > 0).then(|| (u16::try_from(bucket).unwrap_or(u16::MAX), u32::try_from(new).unwrap_or(u32::MAX)))
+            })
+            .collect();
+        Difference { counts, nanos: self.nanos.wrapping_sub(earlier.nanos) }
+    }
+
+    /// Adds what came in one span of time.
+    pub(crate) fn add(&mut self, difference: &Difference) {
+        for (bucket, new) in &difference.counts {
+            if let Some(count) = self.counts.get_mut(usize::from(*bucket)) {
+                *count += u64::from(*new);
+            }
+        }
+        self.nanos = self.nanos.wrapping_add(difference.nanos);
+    }
+
+    /// The same in little room, to be kept.
+    pub(crate) fn pack(&self) -> Packed {
+        let counts = self.filled().map(|(bucket, count)| (u16::try_from(bucket).unwrap_or(u16::MAX), count));
+        Packed { counts: counts.collect(), nanos: self.nanos }
+    }
+
+    fn filled(&self) -> impl Iterator<Item = (usize, u64)> {
+        self.counts.iter().copied().enumerate().filter(|(_, count)| *count > 0)
+    }
+}
+
+/// A [`Distribution`] with only the buckets that something fell into.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Packed {
+    counts: Box<[(u16, u64)]>,
+    nanos: u64,
+}
+
+impl Packed {
+    pub(crate) fn unpack(&self) -> Distribution {
+        let mut distribution = Distribution { nanos: self.nanos, ..Distribution::default() };
+        for (bucket, packed) in &self.counts {
+            if let Some(count) = distribution.counts.get_mut(usize::from(*bucket)) {
+                *count = *packed;
+            }
+        }
+        distribution
+    }
+}
+
+/// What came in one span of time: only the buckets that something fell into.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Difference {
+    counts: Box<[(u16, u32)]>,
+    nanos: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MICROSECOND: u64 = 1_000;
+    const MINUTE: u64 = 60_000_000_000;
+
+    fn recorded(nanos: &[u64]) -> Distribution {
+        let histogram = Histogram::default();
+        for nanos in nanos {
+            histogram.record(Duration::from_nanos(*nanos));
+        }
+        let mut distribution = Distribution::default();
+        histogram.add_to(&mut distribution);
+        distribution
+    }
+
+    proptest! {
+        #[test]
+        fn a_duration_from_ten_microseconds_to_a_minute_is_told_to_two_percent(nanos in 10 * MICROSECOND..=MINUTE) {
+            let told = middle_of(bucket_of(nanos)) as f64;
+            prop_assert!((told - nanos as f64).abs() <= 0.02 * nanos as f64, "{nanos} ns is told as {told}");
+        }
+
+        #[test]
+        fn a_longer_duration_never_falls_into_an_earlier_bucket(a in any::<u64>(), b in any::<u64>()) {
+            prop_assert_eq!(a <= b || bucket_of(a) >= bucket_of(b), true);
+        }
+
+        #[test]
+        fn quantiles_are_within_two_percent_of_the_exact_ones(
+            mut load in prop::collection::vec(10 * MICROSECOND..=MINUTE, 1..500),
+            q in 0.0f64..=1.0,
+        ) {
+            let told = recorded(&load).quantile(q).unwrap().as_nanos() as f64;
+            load.sort_unstable();
+            // The smallest duration that at least the share q does not exceed.
+            let enough = |at: &usize| (at + 1) as f64 >= load.len() as f64 * q;
+            let exact = load[(0..load.len()).find(enough).unwrap_or(load.len() - 1)] as f64;
+            prop_assert!((told - exact).abs() <= 0.02 * exact, "q {q}: {told} instead of {exact}");
+        }
+
+        #[test]
+        fn what_came_since_added_to_the_earlier_reading_gives_the_later(
+            first in prop::collection::vec(0..=MINUTE, 0..50),
+            second in prop::collection::vec(0..=MINUTE, 0..50),
+        ) {
+            let earlier = recorded(&first);
+            let later = recorded(&[first, second].concat());
+            let mut sum = earlier.clone();
+            sum.add(&later.since(&earlier));
+            prop_assert_eq!(&sum, &later);
+            prop_assert_eq!(later.pack().unpack(), later);
+        }
+    }
+
+    #[test]
+    fn every_bucket_stands_for_itself() {
+        for bucket in 0..BUCKETS {
+            assert_eq!(bucket_of(middle_of(bucket)), bucket);
+        }
+    }
+
+    #[test]
+    fn what_is_longer_than_the_scale_is_counted_at_its_end() {
+        assert_eq!(bucket_of(u64::MAX), BUCKETS - 1);
+        assert_eq!(recorded(&[u64::MAX]).count(), 1);
+    }
+
+    #[test]
+    fn steps_hold_every_duration_exactly_once() {
+        let bounds = [Duration::from_millis(1), Duration::from_millis(10)];
+        let distribution = recorded(&[500_000, 900_000, 5_000_000, 50_000_000, 60_000_000, 70_000_000]);
+        assert_eq!(distribution.steps(&bounds), ([2, 1], 3));
+    }
+
+    #[test]
+    fn an_empty_distribution_has_neither_mean_nor_quantile() {
+        assert_eq!(Distribution::default().mean(), None);
+        assert_eq!(Distribution::default().quantile(0.5), None);
+    }
+}

@@ -1,0 +1,243 @@
+//! The table of all metrics: names, kinds, labels and what they say.
+//!
+//! Labels come from the route file and from closed lists, never from clients. The table is also
+//! docs/reference/metrics.md. How the values come to be is [`super::exposition`]'s affair; what
+//! telemetry does not know itself is handed to it as [`Gauges`].
+
+use std::time::Duration;
+
+/// Upper bounds of the histograms' buckets, chosen around what page loads and API calls take.
+pub(super) const BOUNDS: [Duration; 22] = [
+    Duration::from_micros(100),
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_millis(2),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(20),
+    Duration::from_millis(30),
+    Duration::from_millis(50),
+    Duration::from_millis(75),
+    Duration::from_millis(100),
+    Duration::from_millis(150),
+    Duration::from_millis(200),
+    Duration::from_millis(300),
+    Duration::from_millis(500),
+    Duration::from_millis(750),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(30),
+    Duration::from_secs(60),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+#[cfg(test)]
+impl Kind {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One metric as operators know it.
+#[derive(Debug)]
+pub(super) struct Metric {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) labels: &'static [&'static str],
+    pub(super) help: &'static str,
+}
+
+macro_rules! metrics {
+    ($( $name:ident = $kind:ident $text:literal [$($label:literal),*] $help:literal; )+) => {
+        $( pub(super) const $name: Metric = Metric { name: $text, kind: Kind::$kind, labels: &[$($label),*], help: $help }; )+
+        /// Every metric there is, in the order in which they are written.
+        pub(super) const METRICS: &[Metric] = &[$($name),+];
+    };
+}
+
+metrics! {
+    REQUESTS = Counter "strangler_requests_total" ["route", "side", "status"]
+        "Requests answered, by class of status (2xx, ...); 4xx includes clients that left (499)";
+    IN_FLIGHT = Gauge "strangler_requests_in_flight" ["route", "side"]
+        "Requests being served now";
+    DURATION = Histogram "strangler_request_duration_seconds" ["route", "side"]
+        "From the request's head being read to the answer's last byte being handed to the connection";
+    SERVICE = Histogram "strangler_upstream_duration_seconds" ["route", "side"]
+        "From handing the request over to the first byte back, without queueing";
+    QUANTILE = Gauge "strangler_route_latency_seconds" ["route", "side", "quantile"]
+        "Quantiles of the request's duration over the last minute, exact to 2 percent";
+    BYTES_IN = Counter "strangler_request_body_bytes_total" ["route", "side"]
+        "Bytes of request bodies received";
+    BYTES_OUT = Counter "strangler_response_body_bytes_total" ["route", "side"]
+        "Bytes of response bodies sent";
+    SERVE = Gauge "strangler_route_serve" ["route", "serve"]
+        "1 for the serve in force, 0 for the other";
+    GENERATION = Gauge "strangler_config_generation" []
+        "Number of the route table in force; rises with each swap";
+    RELOADS = Counter "strangler_config_reloads_total" ["result"]
+        "Route files that were accepted or rejected";
+    UPSTREAM_CONNECTIONS = Gauge "strangler_upstream_connections" ["upstream", "state"]
+        "Connections to the upstream that are in_use or idle";
+    UPSTREAM_QUEUE = Gauge "strangler_upstream_queue" ["upstream"]
+        "Requests waiting for a place at the upstream";
+    UPSTREAM_QUEUE_SECONDS = Histogram "strangler_upstream_queue_seconds" ["upstream"]
+        "How long requests waited for a place at the upstream";
+    UPSTREAM_FAILURES = Counter "strangler_upstream_failures_total" ["upstream", "reason"]
+        "Calls of the upstream that failed, by reason";
+    STALLS = Counter "strangler_worker_stalls_total" ["handler"]
+        "Times a handler kept its worker from everything else for more than 100 ms";
+    CONNECTIONS = Gauge "strangler_connections" []
+        "Client connections open now";
+    REFUSED = Counter "strangler_connections_refused_total" []
+        "Client connections closed unread because there were too many";
+    LOG_DROPPED = Counter "strangler_access_log_dropped_total" []
+        "Lines of the access log that could not be written in time";
+    BUILD = Gauge "strangler_build_info" ["version"]
+        "Always 1; the label says which version runs";
+    CPU = Counter "process_cpu_seconds_total" []
+        "CPU time of the gateway's own process, user and system";
+    MEMORY = Gauge "process_resident_memory_bytes" []
+        "Resident memory of the gateway's own process";
+}
+
+impl Metric {
+    /// The family's name in OpenMetrics; the encoder adds `_total` to a counter's samples itself.
+    pub(super) fn family(&self) -> &'static str {
+        self.name.strip_suffix("_total").unwrap_or(self.name)
+    }
+}
+
+/// What telemetry does not know itself, as it is at this moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Gauges {
+    pub(crate) upstreams: Vec<UpstreamGauge>,
+    pub(crate) handlers: Vec<HandlerGauge>,
+    pub(crate) routes: Vec<RouteGauge>,
+    pub(crate) generation: u64,
+    pub(crate) reloads_accepted: u64,
+    pub(crate) reloads_rejected: u64,
+}
+
+/// An upstream's connections and queue.
+#[derive(Clone, Debug)]
+pub(crate) struct UpstreamGauge {
+    pub(crate) name: String,
+    pub(crate) in_use: u64,
+    pub(crate) idle: u64,
+    pub(crate) waiting: u64,
+}
+
+/// How often a handler stalled its worker.
+#[derive(Clone, Debug)]
+pub(crate) struct HandlerGauge {
+    pub(crate) name: String,
+    pub(crate) stalls: u64,
+}
+
+/// Who serves a route.
+#[derive(Clone, Debug)]
+pub(crate) struct RouteGauge {
+    pub(crate) name: String,
+    pub(crate) serve: &'static str,
+}
+
+/// In which of the two text formats the metrics are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// Prometheus text, version 0.0.4: what anything understands.
+    Prometheus,
+    OpenMetrics,
+}
+
+impl Format {
+    /// The format an `Accept` header prefers; Prometheus text unless OpenMetrics is asked for.
+    pub(crate) fn negotiate(accept: Option<&str>) -> Self {
+        let weight_of = |kind: &str| {
+            let entries = accept.unwrap_or_default().split(',').filter_map(|entry| {
+                let mut parts = entry.split(';').map(str::trim);
+                parts.next().filter(|name| name.eq_ignore_ascii_case(kind))?;
+                let weight = parts.find_map(|part| part.strip_prefix("q="));
+                Some(weight.map_or(1.0, |weight| weight.parse::<f64>().unwrap_or(0.0)))
+            });
+            entries.fold(0.0, f64::max)
+        };
+        let open_metrics = weight_of("application/openmetrics-text");
+        if open_metrics > 0.0 && open_metrics >= weight_of("text/plain") { Self::OpenMetrics } else { Self::Prometheus }
+    }
+
+    pub(crate) fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::counters::FAILURES;
+    use super::*;
+
+    #[test]
+    fn the_format_is_the_one_the_scraper_prefers() {
+        let prometheus = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+                          text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        for (accept, format) in [
+            (None, Format::Prometheus),
+            (Some("*/*"), Format::Prometheus),
+            (Some("application/openmetrics-text"), Format::OpenMetrics),
+            (Some("text/plain, application/openmetrics-text;q=0.5"), Format::Prometheus),
+            (Some("application/openmetrics-text;q=0"), Format::Prometheus),
+            (Some(prometheus), Format::OpenMetrics),
+        ] {
+            assert_eq!(Format::negotiate(accept), format, "{accept:?}");
+        }
+    }
+
+    fn reference() -> String {
+        let mut page = "# Metrics\n\n\
+            What `/metrics` of the admin port says, in Prometheus text or, when asked for, OpenMetrics. Labels come from\n\
+            `routes.toml` and from closed lists, never from clients. `side` is `legacy`, `new` or `gateway` (answered by the\n\
+            gateway itself, no side being chosen); an answer that the gateway gives because a side failed counts for that side.\n\
+            `route` of a request that no route matched is `-`. This page is generated from `src/telemetry/metrics.rs`.\n\n\
+            | metric | kind | labels | says |\n|---|---|---|---|\n"
+            .to_owned();
+        for Metric { name, kind, labels, help } in METRICS {
+            let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+            page.push_str(&format!("| `{name}` | {} | {} | {help} |\n", kind.word(), labels.join(", ")));
+        }
+        page.push_str("\nBounds of the histograms' buckets, in seconds: ");
+        page.push_str(&BOUNDS.map(|bound| bound.as_secs_f64().to_string()).join(", "));
+        page.push_str(".\n\nReasons of `strangler_upstream_failures_total`: ");
+        page.push_str(&FAILURES.map(|reason| format!("`{reason}`")).join(", "));
+        page.push_str(".\n");
+        page
+    }
+
+    #[test]
+    fn the_reference_says_what_the_table_says() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/metrics.md");
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
+        if written != reference() {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, reference()).unwrap();
+            panic!(
+                "docs/reference/metrics.md was stale and has been rewritten from src/telemetry/metrics.rs; commit it"
+            );
+        }
+    }
+}

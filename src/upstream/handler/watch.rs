@@ -1,0 +1,237 @@
+//! Watching over a handler's code: every poll of it is timed, every panic in it is caught.
+//!
+//! A poll that takes longer than [`STALL`] on a worker is a stall: all other requests of the worker
+//! waited for it. It is counted and, at most once a second, logged with the handler's name. A panic
+//! costs the request it happened in and nothing else. This file does not decide where code runs.
+
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use ::http::{Response, response};
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use thread_local::ThreadLocal;
+
+use super::Kind;
+use super::blocking::Piped;
+use crate::http::BoxError;
+use crate::upstream::Error;
+
+/// A poll that takes longer keeps its worker's other requests waiting noticeably.
+const STALL: Duration = Duration::from_millis(100);
+/// The largest body that is looked at before the head is sent, so that both go out in one write.
+const WHOLE_MAX: u64 = 64 << 10;
+
+/// What was seen of one handler's code.
+#[derive(Debug)]
+pub(super) struct Watch {
+    name: String,
+    /// Whether its polls keep a worker waiting; a blocking handler's threads are there to be kept.
+    on_worker: bool,
+    made: Instant,
+    stalls: AtomicU64,
+    longest: AtomicU64,
+    warn_after: AtomicU64,
+    // Nanoseconds; each thread writes its own.
+    busy: ThreadLocal<AtomicU64>,
+}
+
+impl Watch {
+    pub(super) fn new(name: &str, kind: Kind) -> Self {
+        Self {
+            name: name.to_owned(),
+            on_worker: kind == Kind::Worker,
+            made: Instant::now(),
+            stalls: AtomicU64::new(0),
+            longest: AtomicU64::new(0),
+            warn_after: AtomicU64::new(0),
+            busy: ThreadLocal::new(),
+        }
+    }
+
+    pub(super) fn stalls(&self) -> u64 {
+        self.stalls.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn longest_stall(&self) -> Duration {
+        Duration::from_nanos(self.longest.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn busy(&self) -> Duration {
+        Duration::from_nanos(self.busy.iter().map(|busy| busy.load(Ordering::Relaxed)).sum())
+    }
+
+    /// Makes and polls a handler's future to its end, and takes what of its body is there already.
+    pub(super) async fn run<F>(
+        watch: &Arc<Self>,
+        make: impl FnOnce() -> F,
+    ) -> Result<(response::Parts, Answered), Error>
+    where
+        F: Future<Output = Response<axum::body::Body>>,
+    {
+        let running = watch.guard(make).map_err(|message| Error::Panicked { message })?;
+        let mut running = pin!(running);
+        let (head, body) = poll_fn(|cx| match watch.guard(|| running.as_mut().poll(cx)) {
+            Ok(poll) => poll.map(Ok),
+            Err(message) => Poll::Ready(Err(Error::Panicked { message })),
+        })
+        .await?
+        .into_parts();
+        let body = Coming { body, watch: Arc::clone(watch), ahead: None, ended: false };
+        Ok((head, body.look().await?))
+    }
+
+    /// Runs a piece of the handler's code; a panic's text is the error.
+    fn guard<T>(&self, code: impl FnOnce() -> T) -> Result<T, String> {
+        let began = Instant::now();
+        // What a panicking handler leaves half done is its own: the future or body is not polled again.
+        let outcome = catch_unwind(AssertUnwindSafe(code));
+        self.spent(began.elapsed());
+        outcome.map_err(|panic| text_of(&*panic))
+    }
+
+    fn spent(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let busy = self.busy.get_or_default();
+        busy.store(busy.load(Ordering::Relaxed).wrapping_add(nanos), Ordering::Relaxed);
+        if took > STALL && self.on_worker {
+            self.stalls.fetch_add(1, Ordering::Relaxed);
+            self.longest.fetch_max(nanos, Ordering::Relaxed);
+            self.warn(took);
+        }
+    }
+
+    #[cold]
+    fn warn(&self, took: Duration) {
+        let now = self.made.elapsed().as_secs();
+        let after = self.warn_after.load(Ordering::Relaxed);
+        let order = Ordering::Relaxed;
+        if now >= after && self.warn_after.compare_exchange(after, now + 1, order, order).is_ok() {
+            tracing::warn!(
+                handler = self.name,
+                ?took,
+                stalls = self.stalls(),
+                "the handler kept its worker from every other request; declare it blocking or make it async"
+            );
+        }
+    }
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without a text").to_owned()
+}
+
+/// The body of a handler's answer.
+pub(super) enum Answered {
+    Whole(Bytes),
+    Coming(Coming),
+    Piped(Piped),
+}
+
+/// A handler's body, polled under watch.
+pub(super) struct Coming {
+    body: axum::body::Body,
+    watch: Arc<Watch>,
+    ahead: Option<Frame<Bytes>>,
+    ended: bool,
+}
+
+/// A panic in a handler's body: too late for a 500, in time to keep the answer from looking whole.
+#[derive(Debug, thiserror::Error)]
+#[error("the handler panicked in its body: {message}")]
+struct Panicked {
+    message: String,
+}
+
+impl Coming {
+    /// Takes a small body whole, if it is there without waiting.
+    async fn look(mut self) -> Result<Answered, Error> {
+        if self.body.is_end_stream() {
+            return Ok(Answered::Whole(Bytes::new()));
+        }
+        let Some(length) = self.body.size_hint().exact().filter(|length| *length <= WHOLE_MAX) else {
+            return Ok(Answered::Coming(self));
+        };
+        let looked = poll_fn(|cx| Poll::Ready(Pin::new(&mut self).poll_frame(cx))).await;
+        let frame = match looked {
+            Poll::Pending => return Ok(Answered::Coming(self)),
+            Poll::Ready(None) => return Ok(Answered::Whole(Bytes::new())),
+            Poll::Ready(Some(Ok(frame))) => frame,
+            Poll::Ready(Some(Err(error))) => {
+                return Err(match error.downcast::<Panicked>() {
+                    Ok(panicked) => Error::Panicked { message: panicked.message },
+                    Err(error) => Error::Broken { source: Some(error) },
+                });
+            }
+        };
+        match frame.into_data() {
+            Ok(bytes) if bytes.len() as u64 == length => Ok(Answered::Whole(bytes)),
+            Ok(bytes) => Ok(Answered::Coming(Self { ahead: Some(Frame::data(bytes)), ..self })),
+            Err(trailers) => Ok(Answered::Coming(Self { ahead: Some(trailers), ..self })),
+        }
+    }
+}
+
+impl HttpBody for Coming {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        if let Some(frame) = this.ahead.take() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        let body = &mut this.body;
+        match this.watch.guard(|| Pin::new(body).poll_frame(cx)) {
+            Ok(poll) => poll.map(|frame| frame.map(|frame| frame.map_err(Into::into))),
+            Err(message) => {
+                this.ended = true;
+                Poll::Ready(Some(Err(Panicked { message }.into())))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ahead.is_none() && (self.ended || self.body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let ahead = self.ahead.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
+        match self.body.size_hint().exact() {
+            Some(left) => SizeHint::with_exact(left.saturating_add(ahead)),
+            None => SizeHint::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stalls_are_all_counted_and_seldom_logged() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let file = log.reopen().unwrap();
+        let subscriber = tracing_subscriber::fmt().with_writer(std::sync::Mutex::new(file)).finish();
+        let watch = Watch::new("users", Kind::Worker);
+        tracing::subscriber::with_default(subscriber, || {
+            for millis in [99, 100, 101, 300, 200] {
+                watch.spent(Duration::from_millis(millis));
+            }
+        });
+        assert_eq!((watch.stalls(), watch.longest_stall()), (3, Duration::from_millis(300)));
+        assert_eq!(watch.busy(), Duration::from_millis(800));
+        let log = std::fs::read_to_string(log.path()).unwrap();
+        assert_eq!(log.matches("the handler kept its worker").count(), 1, "{log}");
+    }
+}
