@@ -544,7 +544,11 @@ fn a_request_on_a_connection_that_ends_before_taking_it_comes_back() {
             frame.unwrap();
         }
         // As in the pool: it waits for a request, then the server closes, and nobody looks.
-        poll_fn(|cx| Poll::Ready(connection.drive(cx))).await;
+        poll_fn(|cx| {
+            connection.drive(cx);
+            Poll::Ready(())
+        })
+        .await;
         assert!(connection.is_ready());
         close.notify_one();
         eventually(|| script.open.get() == 0).await;
