@@ -555,6 +555,22 @@ fn a_worker_may_end_while_requests_are_in_flight() {
 }
 
 #[tokio::test(flavor = "local")]
+async fn a_folder_without_its_slash_is_moved_for_every_method() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("admin")).unwrap();
+    std::fs::write(root.path().join("admin/index.php"), "").unwrap();
+    let php = php(Path::new("/nowhere"), |settings| {
+        (settings.root, settings.scripts) = (root.path().into(), Scripts::Files);
+    });
+    for method in [Method::GET, Method::HEAD, Method::POST, Method::DELETE] {
+        let inbound = inbound(method, "/admin", RequestBody::empty());
+        let answer = php.call(inbound, &Timeline::start()).await.unwrap();
+        let location = answer.headers()[LOCATION].to_str().unwrap();
+        assert_eq!((answer.status(), location), (StatusCode::MOVED_PERMANENTLY, "/admin/"));
+    }
+}
+
+#[tokio::test(flavor = "local")]
 async fn a_file_that_php_names_is_not_phps_body() {
     let (_directory, socket) =
         replying([stdout(b"X-Accel-Redirect: /x\r\nContent-Type: a/b\r\n\r\nbody"), end()].concat());
