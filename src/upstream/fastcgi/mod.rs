@@ -310,10 +310,11 @@ fn timeout_of(deadline: Instant, timeline: &Timeline) -> Duration {
     deadline.into_std().saturating_duration_since(timeline.started())
 }
 
+/// To a directory, with the slash at its end. 301 whatever the method, as nginx answers.
 fn redirect(path: &str, query: Option<&str>) -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     let location = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
-    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
     // Both parts have been in a request's head: they are values of a header.
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(LOCATION, location);

@@ -25,8 +25,6 @@ use crate::upstream::Error;
 
 /// A poll that takes longer keeps its worker's other requests waiting noticeably.
 const STALL: Duration = Duration::from_millis(100);
-/// The largest body that is looked at before the head is sent, so that both go out in one write.
-const WHOLE_MAX: u64 = 64 << 10;
 
 /// What was seen of one handler's code.
 #[derive(Debug)]
@@ -151,14 +149,18 @@ struct Panicked {
 }
 
 impl Coming {
-    /// Takes a small body whole, if it is there without waiting.
+    /// What the body says of itself; nothing if it panics over that. Too short to be timed.
+    fn ask<T>(&self, question: impl FnOnce(&axum::body::Body) -> T) -> Option<T> {
+        catch_unwind(AssertUnwindSafe(|| question(&self.body))).ok()
+    }
+
+    /// Takes what is there without waiting: of most answers all, so that it goes out in one write with
+    /// the head. And a body that panics or fails at once is found out while there can still be a 500.
     async fn look(mut self) -> Result<Answered, Error> {
-        if self.body.is_end_stream() {
+        if self.is_end_stream() {
             return Ok(Answered::Whole(Bytes::new()));
         }
-        let Some(length) = self.body.size_hint().exact().filter(|length| *length <= WHOLE_MAX) else {
-            return Ok(Answered::Coming(self));
-        };
+        let length = self.size_hint().exact();
         let looked = poll_fn(|cx| Poll::Ready(Pin::new(&mut self).poll_frame(cx))).await;
         let frame = match looked {
             Poll::Pending => return Ok(Answered::Coming(self)),
@@ -172,7 +174,7 @@ impl Coming {
             }
         };
         match frame.into_data() {
-            Ok(bytes) if bytes.len() as u64 == length => Ok(Answered::Whole(bytes)),
+            Ok(bytes) if length == Some(bytes.len() as u64) => Ok(Answered::Whole(bytes)),
             Ok(bytes) => Ok(Answered::Coming(Self { ahead: Some(Frame::data(bytes)), ..self })),
             Err(trailers) => Ok(Answered::Coming(Self { ahead: Some(trailers), ..self })),
         }
@@ -202,12 +204,12 @@ impl HttpBody for Coming {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ahead.is_none() && (self.ended || self.body.is_end_stream())
+        self.ahead.is_none() && (self.ended || self.ask(HttpBody::is_end_stream).unwrap_or(false))
     }
 
     fn size_hint(&self) -> SizeHint {
         let ahead = self.ahead.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
-        match self.body.size_hint().exact() {
+        match self.ask(|body| body.size_hint().exact()).flatten() {
             Some(left) => SizeHint::with_exact(left.saturating_add(ahead)),
             None => SizeHint::default(),
         }
