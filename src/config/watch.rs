@@ -105,6 +105,12 @@ impl Watcher {
             if event || Stamp::of(&self.path) != self.stamp {
                 settle(&self.path).await;
             }
+            // What was heard until now is about what is read now; it must not delay the next save.
+            tokio::select! {
+                biased;
+                () = self.events.notified() => {}
+                () = std::future::ready(()) => {}
+            }
             if self.look().await {
                 applied(self.context.live.current());
             }
