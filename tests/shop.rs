@@ -393,13 +393,13 @@ async fn events_arrive_one_by_one() {
     let shop = shop().await;
     let mut stream = Connection::open(shop.new.address()).await;
     stream.send("GET /events HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
-    let first = stream.until("id: 1").await;
+    let first = stream.until("\nid: 1\n").await;
     let began = Instant::now();
-    assert!(first.contains("text/event-stream") && !first.contains("id: 3"), "{first}");
-    let middle = stream.until("id: 3").await;
-    assert!(!middle.contains("id: 5"), "{middle}");
+    assert!(first.contains("text/event-stream") && !first.contains("\nid: 3\n"), "{first}");
+    let middle = stream.until("\nid: 3\n").await;
+    assert!(!middle.contains("\nid: 5\n"), "{middle}");
     let rest = String::from_utf8_lossy(&stream.rest().await).into_owned();
-    assert!(rest.contains("id: 5"), "{rest}");
+    assert!(rest.contains("\nid: 5\n"), "{rest}");
     // Four pauses of 200 ms lie between the first and the last.
     assert!(began.elapsed() > Duration::from_millis(500), "all came at once, after {:?}", began.elapsed());
 }

@@ -185,13 +185,13 @@ mod tests {
         let places = [("ERROR", folder.path().join("log")), ("OTHER", other), ("SOCKET", socket.clone())];
         let text = places.iter().fold(text.to_owned(), |text, (name, path)| text.replace(name, path.to_str().unwrap()));
         std::fs::write(&config, text).unwrap();
-        let start = |program: &str| {
-            let mut command = std::process::Command::new(program);
-            // As root it refuses to serve without -R; the pool serves nobody here.
-            command.args(["-n", "-F", "-R", "-y"]).arg(&config).stderr(std::process::Stdio::null()).spawn()
-        };
-        let mut fpm =
-            ["php-fpm8.2", "php-fpm", "php-fpm8.3", "php-fpm8.4"].iter().find_map(|name| start(name).ok()).unwrap();
+        let mut fpm = std::process::Command::new("setpriv")
+            // Should this test be killed, it goes as well. As root it refuses to serve without -R.
+            .args(["--pdeathsig", "TERM", "--", "php-fpm8.2", "-n", "-F", "-R", "-y"])
+            .arg(&config)
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
         let mut found = None;
         while found.is_none() && std::time::Instant::now() < deadline {

@@ -54,7 +54,13 @@ async fn open(servers: Option<(Mariadb, Redis)>) -> Shop {
     give_to_php(dir.path(), &state);
 
     let (wechat, wechat_url) = fake_wechat(dir.path()).await;
+    // Killed at the end, the gateway cannot tidy up what it wrote for php-fpm; this directory does. PHP keeps
+    // its uploads there as well.
+    let temporary = dir.path().join("tmp");
+    std::fs::create_dir(&temporary).expect("a folder");
+    std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o777)).expect("a folder for all");
     let mut environment = vec![
+        ("TMPDIR", temporary.display().to_string()),
         ("SHOP_STATE", state.display().to_string()),
         ("WECHAT_API_BASE", wechat_url),
         ("WECHAT_APP_ID", "app".to_owned()),

@@ -81,6 +81,7 @@ fn lay_theme(root: &Path) {
         (
             "functions.php",
             "<?php\nadd_theme_support('title-tag'); add_theme_support('post-thumbnails');\n\
+             add_theme_support('menus');\n\
              add_theme_support('automatic-feed-links');\n\
              add_action('wp_enqueue_scripts', function () { wp_enqueue_style('plain', get_stylesheet_uri()); });\n",
         ),

@@ -610,8 +610,9 @@ impl Fpm {
         for (name, script) in scripts {
             std::fs::write(directory.path().join(name), script).unwrap();
         }
-        let child = Command::new("php-fpm8.2")
-            .args(["-F", "-R", "-y"])
+        // Should this test be killed, FPM ends with it.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "TERM", "--", "php-fpm8.2", "-F", "-R", "-y"])
             .arg(directory.path().join("fpm.conf"))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
