@@ -178,20 +178,26 @@ impl Refusal {
         };
         let id = request_id.to_str().unwrap_or_default();
         let mut response = answer.render(accept, id);
+        if let Some(allow) = self.allow() {
+            response.headers_mut().insert(ALLOW, allow);
+        }
         match self {
-            Self::Refused(_) => exchange.answered_by_gateway(answer.code(), None),
-            Self::MethodNotAllowed { allow } => {
-                if let Ok(allow) = HeaderValue::try_from(allow) {
-                    response.headers_mut().insert(ALLOW, allow);
-                }
-                exchange.answered_by_gateway(answer.code(), None);
-            }
+            Self::Refused(_) | Self::MethodNotAllowed { .. } => exchange.answered_by_gateway(answer.code(), None),
             Self::Failed(error) => {
                 exchange.answered_by_gateway(answer.code(), error.reason());
                 log(&error, exchange.upstream(), id);
             }
         }
         response
+    }
+
+    /// The methods that would be served, where it was the method that is not.
+    fn allow(&self) -> Option<HeaderValue> {
+        match self {
+            Self::Refused(_) => None,
+            Self::MethodNotAllowed { allow } => HeaderValue::from_str(allow).ok(),
+            Self::Failed(error) => error.allow(),
+        }
     }
 }
 
@@ -209,5 +215,19 @@ fn log(error: &upstream::Error, upstream: &str, request_id: &str) {
         tracing::warn!(upstream, request_id, "{causes}");
     } else {
         tracing::debug!(upstream, request_id, "{causes}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_that_is_not_served_is_told_those_that_are() {
+        let routed = Refusal::MethodNotAllowed { allow: "GET, PUT".to_owned() };
+        assert_eq!(routed.allow().unwrap(), "GET, PUT");
+        assert_eq!(Refusal::from(upstream::Error::FileMethod).allow().unwrap(), "GET, HEAD");
+        assert_eq!(Refusal::from(upstream::Error::NoFile { why: "absent" }).allow(), None);
+        assert_eq!(Refusal::from(Answer::NoRoute).allow(), None);
     }
 }

@@ -145,6 +145,11 @@ impl Error {
         }
     }
 
+    /// What the client is told in `Allow`, where the path is served for other methods.
+    pub(crate) fn allow(&self) -> Option<HeaderValue> {
+        matches!(self, Self::FileMethod).then(|| HeaderValue::from_static("GET, HEAD"))
+    }
+
     /// The reason in `strangler_upstream_failures_total{upstream,reason}`; `None` when the side is not to blame.
     pub(crate) fn reason(&self) -> Option<&'static str> {
         match self {
