@@ -44,9 +44,10 @@ use self::pool::Pool;
 use self::reply::{Directives, Reply};
 use self::reply_body::ReplyBody;
 use self::script::{Resolved, Script, Site};
-pub(crate) use self::spawn::{SpawnError, Spawned};
 use self::sending::Outgoing;
+pub(crate) use self::spawn::{SpawnError, Spawned};
 use self::spool::Disk;
+use super::warnings::Warnings;
 use super::{Error, Inbound, files};
 use crate::http::{Body, Timeline};
 
@@ -130,6 +131,7 @@ pub(crate) struct Php {
     constants: Constants,
     pool: Arc<Pool>,
     disk: Arc<Disk>,
+    warnings: Warnings,
 }
 
 impl Php {
@@ -140,6 +142,7 @@ impl Php {
             constants: Constants::new(&settings),
             pool: Pool::new(name, &settings),
             disk: Disk::new(settings.spool_disk),
+            warnings: Warnings::default(),
             settings,
         }
     }
@@ -150,6 +153,10 @@ impl Php {
 
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    pub(super) fn warnings(&self) -> &Warnings {
+        &self.warnings
     }
 
     /// How many PHP processes the gateway holds.
