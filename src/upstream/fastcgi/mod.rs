@@ -99,7 +99,6 @@ pub(crate) struct Settings {
     pub(crate) try_files: bool,
     pub(crate) params: Vec<(String, String)>,
     pub(crate) on_client_abort: OnClientAbort,
-    pub(crate) status: Option<String>,
     pub(crate) spool_memory: u64,
     pub(crate) spool_disk: u64,
     pub(crate) deny: Vec<String>,

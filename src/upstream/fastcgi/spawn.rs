@@ -331,9 +331,6 @@ fn configuration(upstream: &str, settings: &Settings, user: Option<(u32, u32)>) 
         let (own_uid, own_gid) = (rustix::process::geteuid(), rustix::process::getegid());
         text.push_str(&format!("user = {uid}\ngroup = {gid}\nlisten.owner = {own_uid}\nlisten.group = {own_gid}\n"));
     }
-    if let Some(status) = &settings.status {
-        text.push_str(&format!("pm.status_path = {}\n", quoted(status)?));
-    }
     Ok(text)
 }
 
@@ -455,7 +452,6 @@ mod tests {
             try_files: true,
             params: Vec::new(),
             on_client_abort: OnClientAbort::Close,
-            status: Some("/fpm-status".to_owned()),
             spool_memory: 0,
             spool_disk: 0,
             deny: Vec::new(),
