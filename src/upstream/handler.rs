@@ -16,7 +16,6 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use ::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use ::http::{HeaderValue, Request, Response};
@@ -138,14 +137,6 @@ impl Handler {
         &self.name
     }
 
-    pub(crate) fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    pub(crate) fn is_installed(&self) -> bool {
-        self.installed.get().is_some()
-    }
-
     pub(super) fn warnings(&self) -> &Warnings {
         &self.warnings
     }
@@ -153,16 +144,6 @@ impl Handler {
     /// How often it kept a worker from everything else for too long.
     pub(crate) fn stalls(&self) -> u64 {
         self.watch.stalls()
-    }
-
-    /// The longest that it kept a worker at once.
-    pub(crate) fn longest_stall(&self) -> Duration {
-        self.watch.longest_stall()
-    }
-
-    /// The time spent in its code, over all threads.
-    pub(crate) fn busy(&self) -> Duration {
-        self.watch.busy()
     }
 
     /// Lets the service answer the request.

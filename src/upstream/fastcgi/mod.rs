@@ -169,7 +169,8 @@ impl Php {
     }
 
     /// Bytes of request bodies on disk.
-    pub(crate) fn spooled(&self) -> u64 {
+    #[cfg(test)]
+    fn spooled(&self) -> u64 {
         self.disk.taken()
     }
 

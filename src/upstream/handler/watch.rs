@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use ::http::{Response, response};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use thread_local::ThreadLocal;
 
 use super::Kind;
 use super::blocking::Piped;
@@ -34,10 +33,7 @@ pub(super) struct Watch {
     /// Whether its polls keep a worker waiting; a blocking handler's threads are there to be kept.
     on_worker: bool,
     stalls: AtomicU64,
-    longest: AtomicU64,
     warnings: Limit,
-    // Nanoseconds; each thread writes its own.
-    busy: ThreadLocal<AtomicU64>,
 }
 
 impl Watch {
@@ -46,22 +42,12 @@ impl Watch {
             name: name.to_owned(),
             on_worker: kind == Kind::Worker,
             stalls: AtomicU64::new(0),
-            longest: AtomicU64::new(0),
             warnings: Limit::new(1),
-            busy: ThreadLocal::new(),
         }
     }
 
     pub(super) fn stalls(&self) -> u64 {
         self.stalls.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn longest_stall(&self) -> Duration {
-        Duration::from_nanos(self.longest.load(Ordering::Relaxed))
-    }
-
-    pub(super) fn busy(&self) -> Duration {
-        Duration::from_nanos(self.busy.iter().map(|busy| busy.load(Ordering::Relaxed)).sum())
     }
 
     /// Makes and polls a handler's future to its end, and takes what of its body is there already.
@@ -94,12 +80,8 @@ impl Watch {
     }
 
     fn spent(&self, took: Duration) {
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let busy = self.busy.get_or_default();
-        busy.store(busy.load(Ordering::Relaxed).wrapping_add(nanos), Ordering::Relaxed);
         if took > STALL && self.on_worker {
             self.stalls.fetch_add(1, Ordering::Relaxed);
-            self.longest.fetch_max(nanos, Ordering::Relaxed);
             self.warn(took);
         }
     }
@@ -228,8 +210,7 @@ mod tests {
                 watch.spent(Duration::from_millis(millis));
             }
         });
-        assert_eq!((watch.stalls(), watch.longest_stall()), (3, Duration::from_millis(300)));
-        assert_eq!(watch.busy(), Duration::from_millis(800));
+        assert_eq!(watch.stalls(), 3);
         let log = std::fs::read_to_string(log.path()).unwrap();
         assert_eq!(log.matches("the handler kept its worker").count(), 1, "{log}");
     }
