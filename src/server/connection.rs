@@ -52,7 +52,7 @@ pub(super) async fn serve(
     let limits = &table.edge.limits;
     let reading = Reading::new();
     let age = Age::new(&table.edge.timeouts);
-    let io = ClientIo::new(stream, Arc::clone(&reading), &table.edge.timeouts);
+    let (io, gone) = ClientIo::new(stream, Arc::clone(&reading), &table.edge.timeouts);
     connection.worker.recorder().connection_opened();
 
     let service = service_fn(|request: Request<Incoming>| {
@@ -76,18 +76,23 @@ pub(super) async fn serve(
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
-    let mut serving = pin!(serving);
-    let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
-        () = draining(&mut phases) => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
+    let ended = {
+        let mut serving = pin!(serving);
+        tokio::select! {
+            ended = serving.as_mut() => ended,
+            () = draining(&mut phases) => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
         }
     };
     // The client's faults and its leaving; what they did to an exchange stands in its record.
     if let Err(error) = ended {
         tracing::debug!(client = %connection.client.ip_text, %error, "the connection ended early");
     }
+    // A tunnel goes on without HTTP. It is a connection all the same: counted against the limits, and
+    // waited for while draining. The sender is never used; its end is the news.
+    let _ = gone.await;
     connection.worker.recorder().connection_closed();
 }
 
