@@ -44,9 +44,10 @@ use self::pool::Pool;
 use self::reply::{Directives, Reply};
 use self::reply_body::ReplyBody;
 use self::script::{Resolved, Script, Site};
-pub(crate) use self::spawn::{SpawnError, Spawned};
 use self::sending::Outgoing;
+pub(crate) use self::spawn::{SpawnError, Spawned};
 use self::spool::Disk;
+use super::warnings::Warnings;
 use super::{Error, Inbound, files};
 use crate::http::{Body, Timeline};
 
@@ -98,7 +99,6 @@ pub(crate) struct Settings {
     pub(crate) try_files: bool,
     pub(crate) params: Vec<(String, String)>,
     pub(crate) on_client_abort: OnClientAbort,
-    pub(crate) status: Option<String>,
     pub(crate) spool_memory: u64,
     pub(crate) spool_disk: u64,
     pub(crate) deny: Vec<String>,
@@ -130,6 +130,7 @@ pub(crate) struct Php {
     constants: Constants,
     pool: Arc<Pool>,
     disk: Arc<Disk>,
+    warnings: Warnings,
 }
 
 impl Php {
@@ -140,6 +141,7 @@ impl Php {
             constants: Constants::new(&settings),
             pool: Pool::new(name, &settings),
             disk: Disk::new(settings.spool_disk),
+            warnings: Warnings::default(),
             settings,
         }
     }
@@ -150,6 +152,10 @@ impl Php {
 
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    pub(super) fn warnings(&self) -> &Warnings {
+        &self.warnings
     }
 
     /// How many PHP processes the gateway holds.

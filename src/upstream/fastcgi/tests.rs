@@ -38,7 +38,6 @@ pub(super) fn settings(socket: PathBuf) -> Settings {
         try_files: true,
         params: Vec::new(),
         on_client_abort: OnClientAbort::Close,
-        status: None,
         spool_memory: 128 << 10,
         spool_disk: 64 << 20,
         deny: Vec::new(),

@@ -22,6 +22,7 @@ use super::Kind;
 use super::blocking::Piped;
 use crate::http::BoxError;
 use crate::upstream::Error;
+use crate::upstream::warnings::Limit;
 
 /// A poll that takes longer keeps its worker's other requests waiting noticeably.
 const STALL: Duration = Duration::from_millis(100);
@@ -32,10 +33,9 @@ pub(super) struct Watch {
     name: String,
     /// Whether its polls keep a worker waiting; a blocking handler's threads are there to be kept.
     on_worker: bool,
-    made: Instant,
     stalls: AtomicU64,
     longest: AtomicU64,
-    warn_after: AtomicU64,
+    warnings: Limit,
     // Nanoseconds; each thread writes its own.
     busy: ThreadLocal<AtomicU64>,
 }
@@ -45,10 +45,9 @@ impl Watch {
         Self {
             name: name.to_owned(),
             on_worker: kind == Kind::Worker,
-            made: Instant::now(),
             stalls: AtomicU64::new(0),
             longest: AtomicU64::new(0),
-            warn_after: AtomicU64::new(0),
+            warnings: Limit::new(1),
             busy: ThreadLocal::new(),
         }
     }
@@ -107,14 +106,12 @@ impl Watch {
 
     #[cold]
     fn warn(&self, took: Duration) {
-        let now = self.made.elapsed().as_secs();
-        let after = self.warn_after.load(Ordering::Relaxed);
-        let order = Ordering::Relaxed;
-        if now >= after && self.warn_after.compare_exchange(after, now + 1, order, order).is_ok() {
+        if let Some(unsaid) = self.warnings.admit() {
             tracing::warn!(
                 handler = self.name,
                 ?took,
                 stalls = self.stalls(),
+                unsaid,
                 "the handler kept its worker from every other request; declare it blocking or make it async"
             );
         }
