@@ -13,7 +13,7 @@ demo:
 	  case $$owner in 0:*) owner=www-data:www-data ;; esac; \
 	  chown -R $$owner var/shop; \
 	fi
-	cargo run --profile demo --example shop -- run --config routes.toml
+	cargo run --profile demo --example shop -- run -c routes.toml
 
 # Doc tests first: they are the few that nextest does not run, and its summary is to stand last.
 test: install-test-deps nextest
@@ -21,7 +21,7 @@ test: install-test-deps nextest
 	cargo nextest run
 
 bench: install-test-deps
-	bench/compare/run.sh
+	bench/compare/run.py
 
 install-test-deps:
 	tests/install.sh tests

@@ -7,12 +7,10 @@ use std::path::{Path, PathBuf};
 const ROOMS: [&str; 9] = ["cli", "config", "admin", "server", "gateway", "route", "upstream", "telemetry", "http"];
 
 /// Libraries that one room keeps from all others.
-const ONLY_ROOM_WITH: [(&str, &[&str]); 5] = [
-    ("toml_edit", &["config"]),
+const ONLY_ROOM_WITH: [(&str, &[&str]); 3] = [
     ("toml", &["config"]),
     ("notify", &["config"]),
     ("prometheus_client", &["telemetry"]),
-    ("matchit", &["route"]),
 ];
 
 fn sources() -> Vec<(String, PathBuf, String)> {

@@ -4,7 +4,7 @@
 
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
-use strangler::upstream::fastcgi::record::{Decoder, Piece, RecordFault};
+use strangler::protocol::record::{Decoder, Piece, RecordFault};
 
 /// What an answer comes to: how pieces are cut says nothing.
 #[derive(Debug, Default, PartialEq)]

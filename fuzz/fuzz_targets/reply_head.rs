@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use strangler::upstream::fastcgi::reply::{MAX_HEAD, Reply, ReplyFault, ReplyParser};
+use strangler::protocol::reply::{MAX_HEAD, Reply, ReplyFault, ReplyParser};
 
 fn read<'b>(chunks: impl Iterator<Item = &'b [u8]>) -> Result<Option<(Reply, Vec<u8>)>, ReplyFault> {
     let mut parser = ReplyParser::default();
