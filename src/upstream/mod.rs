@@ -4,7 +4,7 @@
 //! [`Timeline`] to fill in, and gives back a response or an [`Error`] that says what happened,
 //! whose fault it was and what the client may be told.
 
-pub mod fastcgi;
+pub(crate) mod fastcgi;
 pub(crate) mod files;
 pub(crate) mod handler;
 pub(crate) mod http;
