@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::support::gateway::run;
-use crate::support::temp_dir;
+use crate::support::{repository, temp_dir};
 
 const GOOD: &str = "[listen]\nhttp = \"127.0.0.1:0\"\n\n[upstream.orders]\nhttp = \"http://127.0.0.1:7001\"\n\n\
     [upstream.fresh]\nhttp = \"http://127.0.0.1:7002\"\n\n[[route]]\nname = \"order\"\npath = \"/orders/{id}\"\n\
@@ -107,4 +107,28 @@ fn completions_and_the_man_page_are_generated() {
     let (code, out, err) = run(&["man"], dir.path());
     assert_eq!(code, 0, "{err}");
     assert!(out.contains(".TH"), "{out}");
+}
+
+#[test]
+fn the_reference_of_commands_is_fresh() {
+    let dir = temp_dir("cli");
+    let mut text = String::from(
+        "# Commands\n\n<!-- Written from what the commands say by a test; change it in src/cli. -->\n\n\
+         A binary of your own, made with `strangler::Gateway`, has the same ones.\n\n\
+         Exit codes: 0 all is well, 1 running failed, 2 wrong usage or a faulty file.\n",
+    );
+    for command in ["", "run", "check", "explain", "flip", "completions", "man"] {
+        let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
+        let (code, out, err) = run(&arguments, dir.path());
+        assert_eq!(code, 0, "{err}");
+        let lines: Vec<&str> = out.lines().map(str::trim_end).collect();
+        let title = format!("strangler {command}");
+        text.push_str(&format!("\n## {}\n\n```text\n{}\n```\n", title.trim_end(), lines.join("\n").trim_end()));
+    }
+    let path = repository("docs/reference/commands.md");
+    let fresh = std::fs::read_to_string(&path).is_ok_and(|written| written == text);
+    if !fresh {
+        std::fs::write(&path, text).expect("docs/reference/commands.md");
+    }
+    assert!(fresh, "docs/reference/commands.md was stale and has been rewritten; commit it");
 }

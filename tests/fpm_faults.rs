@@ -1,7 +1,7 @@
 //! PHP-FPM that dies, restarts, hides, is full or talks nonsense: what clients see of it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::client::{Connection, exchange, get};
@@ -45,6 +45,19 @@ async fn a_process_killed_before_its_answer_is_a_502_at_once_and_a_post_is_never
     })
     .await;
     gateway.until_gauge("strangler_upstream_connections", &[("upstream", "php"), ("state", "in_use")], 0.0).await;
+}
+
+#[tokio::test]
+async fn a_get_that_php_may_have_begun_is_never_repeated_either() {
+    let php = php().start().await;
+    for keepalive in ["", "keepalive = 2"] {
+        let gateway = in_front_of(&php, keepalive).await;
+        assert_eq!(get(gateway.address(), "/answer.php").await.status, 200);
+        let mark = php.dir().join(format!("mark{}", keepalive.len()));
+        let answer = get(gateway.address(), &format!("/die.php?mark={}", mark.display())).await;
+        assert_eq!((answer.status, answer.json_code()), (502, 50202), "{}", answer.text());
+        assert_eq!(runs(&mark), 1, "a GET ran more than once");
+    }
 }
 
 #[tokio::test]
@@ -126,24 +139,26 @@ async fn get_owned(address: std::net::SocketAddr, target: &'static str) -> crate
     get(address, target).await
 }
 
-#[tokio::test]
-async fn a_graceful_reload_of_php_fpm_fails_no_request() {
-    let php = php().children(4).global("process_control_timeout = 10s").start().await;
+/// Reloads the pool three times under load; gives how many requests were served and what became of the others.
+async fn reloaded_under_load(process_control_timeout: &str, clients: usize) -> (usize, Vec<u64>) {
+    let php = php().children(4).global(&format!("process_control_timeout = {process_control_timeout}")).start().await;
     let gateway = in_front_of(&php, "connect = \"5s\"").await;
     let address = gateway.address();
-    let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let clients: Vec<_> = (0..3)
+    let done = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..clients)
         .map(|_| {
             let done = Arc::clone(&done);
             tokio::spawn(async move {
-                let mut served = 0;
+                let (mut served, mut failed) = (0, Vec::new());
                 while !done.load(Ordering::Relaxed) {
                     let answer = get(address, "/slow.php?ms=30").await;
-                    assert_eq!(answer.status, 200, "{}", answer.text());
-                    assert!(answer.complete);
-                    served += 1;
+                    assert!(answer.complete, "an answer was cut: {}", answer.text());
+                    match answer.status {
+                        200 => served += 1,
+                        _ => failed.push(answer.json_code()),
+                    }
                 }
-                served
+                (served, failed)
             })
         })
         .collect();
@@ -152,9 +167,28 @@ async fn a_graceful_reload_of_php_fpm_fails_no_request() {
         php.reload().await;
     }
     done.store(true, Ordering::Relaxed);
+    let (mut served, mut failed) = (0, Vec::new());
     for client in clients {
-        assert!(client.await.expect("no request failed") > 5);
+        let (some, others) = client.await.expect("no answer was wrong");
+        served += some;
+        failed.extend(others);
     }
+    gateway.until_gauge("strangler_upstream_connections", &[("upstream", "php"), ("state", "in_use")], 0.0).await;
+    (served, failed)
+}
+
+#[tokio::test]
+async fn a_graceful_reload_of_php_fpm_fails_no_request() {
+    let (served, failed) = reloaded_under_load("10s", 3).await;
+    assert!(failed.is_empty() && served > 15, "{served} served, failed: {failed:?}");
+}
+
+#[tokio::test]
+async fn a_reload_that_waits_for_nobody_fails_only_what_php_was_at() {
+    let (served, failed) = reloaded_under_load("0", 3).await;
+    // Each of three clients has one request in PHP, at each of three reloads.
+    assert!(failed.len() <= 9 && served > 15, "{served} served, failed: {failed:?}");
+    assert!(failed.iter().all(|&code| code == 50202), "{failed:?}");
 }
 
 // --- F4: the socket's file ---

@@ -17,6 +17,7 @@
 mod support;
 
 mod cli;
+mod docs;
 mod errors;
 mod fastcgi;
 mod flip;
@@ -26,6 +27,7 @@ mod http_upstream;
 mod metrics;
 mod reload;
 mod routing;
+mod shop;
 mod shutdown;
 mod tidy;
 mod wordpress;

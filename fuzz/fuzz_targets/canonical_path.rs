@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use strangler::http::path::CanonicalPath;
+use strangler::protocol::path::CanonicalPath;
 
 fuzz_target!(|raw: &str| {
     let Ok(path) = CanonicalPath::parse(raw) else { return };

@@ -3,7 +3,7 @@
 //! As written → as run: [`source`] gets the text, the TOML parser makes a tree in which every value
 //! knows its place, readers ([`edge`], [`upstream`], [`routes`]) walk it by what [`spec`] says of each
 //! key and note faults on a [`fault::Sheet`]. Either no fault was noted and there is a table, or
-//! nothing is used. [`watch`] does this whenever the file changes, [`flip`] after changing one word.
+//! nothing is used. [`watch`] does this whenever the file changes, [`mod@flip`] after changing one word.
 //!
 //! The only room with serde, toml and notify. It never answers a request and is never waited for by one.
 

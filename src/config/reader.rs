@@ -1,4 +1,4 @@
-//! Reading one table of the file, key by key, by what [`spec`](super::spec) says of it.
+//! Reading one table of the file, key by key, by what [`spec`] says of it.
 //!
 //! A [`Reader`] finds unknown keys when it is opened, gives a key's value or its default, and notes
 //! on the sheet what cannot be read; `None` then means "already reported". serde's derive is no use

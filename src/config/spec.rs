@@ -279,7 +279,7 @@ pub(super) static PHP: Section = Section {
             Default::Value("\"close\""),
             "What becomes of a PHP request whose client left: PHP is let notice, or is read to its end.",
         ),
-        value("status", STRING, Default::Absent, "The pool's `pm.status_path`, asked for the state of its processes."),
+        later("status", "status", "reading a pool's own status page is"),
         section("spool", &[&SPOOL], "Room for bodies of unknown length, which PHP cannot be sent."),
         value(
             "deny",

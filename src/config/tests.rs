@@ -72,7 +72,6 @@ connections = 4
 keepalive = 4
 params = { APP_ENV = "production", TOKEN = { file = "token" }, PATH_OF = { env = "PATH" } }
 on_client_abort = "finish"
-status = "/fpm-status"
 spool = { memory = "1KiB" }
 deny = []
 php = "files"
@@ -213,7 +212,7 @@ fn the_route_file_of_the_demo_is_good() {
     std::fs::write(folder.path().join("examples/shop/legacy/public/index.php"), "<?php").unwrap();
     let path = folder.path().join("routes.toml");
     std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/routes.toml"), &path).unwrap();
-    let (handlers, telemetry) = (handlers(&["products", "orders", "users", "reports"]), telemetry());
+    let (handlers, telemetry) = (handlers(&["health", "products", "orders", "users", "reports"]), telemetry());
     let known = Known { handlers: &handlers, telemetry: &telemetry, previous: None };
     let loaded = load(&path, &known).unwrap_or_else(|faults| panic!("{faults}"));
     assert!(loaded.table.routes.iter().all(|route| route.legacy().is_some()), "a route of the demo cannot go back");

@@ -3,7 +3,7 @@
 //! A table is immutable. The control plane builds the next one, a request takes the current one once
 //! and keeps it to its end. Which route wins never depends on the order of the file: a named host
 //! before any host, then the more specific path, then a listed method before any, then more
-//! conditions before fewer; what is left is a [`Conflict`], and such a table is never built.
+//! conditions before fewer; what is left is a conflict, and such a table is never built.
 //!
 //! The only room that knows arc-swap. It reads no file and knows no key of routes.toml; it connects
 //! to nothing: where a route leads is a [`Place`] that the upstream room made.

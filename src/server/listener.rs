@@ -40,6 +40,9 @@ pub(super) fn bind_for_workers(
     let mut listeners: Vec<Listeners> = (0..workers).map(|_| Vec::new()).collect();
     for &address in addresses {
         let mut address = address;
+        // A second gateway on the same port would be let in by SO_REUSEPORT and take half of the
+        // connections unseen; without it, it is told that the address is taken.
+        drop(bind(address, false).map_err(|source| BindError::Bind { address, source })?);
         for worker in &mut listeners {
             let failed = |source| BindError::Bind { address, source };
             let socket = bind(address, true).map_err(failed)?;
@@ -77,6 +80,12 @@ mod tests {
         let (real, listeners) = bind_for_workers(&["127.0.0.1:0".parse().unwrap()], 3).unwrap();
         assert_ne!(real[0].port(), 0);
         assert!(listeners.iter().all(|worker| worker[0].local_addr().unwrap() == real[0]));
+    }
+
+    #[test]
+    fn a_second_gateway_does_not_share_a_port_unseen() {
+        let (real, _listeners) = bind_for_workers(&["127.0.0.1:0".parse().unwrap()], 2).unwrap();
+        assert!(bind_for_workers(&real, 2).is_err());
     }
 
     #[test]

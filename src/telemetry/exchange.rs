@@ -188,11 +188,6 @@ impl Exchange {
         self.side
     }
 
-    /// The name of the upstream that serves it; empty before one is chosen.
-    pub(crate) fn upstream(&self) -> &str {
-        self.upstream.as_ref().map_or("", |upstream| upstream.name())
-    }
-
     /// The gateway answers itself, with `code`; `reason` counts against the upstream where it is to blame.
     ///
     /// Where a side had been chosen, the exchange stays that side's: its failures are what sides are

@@ -28,6 +28,7 @@ use tower_service::Service;
 
 use self::blocking::Blocking;
 use self::watch::{Answered, Watch};
+use super::warnings::Warnings;
 use super::{Error, Inbound};
 use crate::http::{Body, BoxError, Timeline};
 
@@ -55,6 +56,7 @@ pub(crate) struct Handler {
     kind: Kind,
     watch: Arc<Watch>,
     installed: OnceLock<Installed>,
+    warnings: Warnings,
 }
 
 enum Installed {
@@ -71,7 +73,13 @@ impl fmt::Debug for Handler {
 impl Handler {
     /// A handler of this name, to be installed before requests come.
     pub(crate) fn declare(name: &str, kind: Kind) -> Self {
-        Self { name: name.to_owned(), kind, watch: Arc::new(Watch::new(name, kind)), installed: OnceLock::new() }
+        Self {
+            name: name.to_owned(),
+            kind,
+            watch: Arc::new(Watch::new(name, kind)),
+            installed: OnceLock::new(),
+            warnings: Warnings::default(),
+        }
     }
 
     /// A handler that runs on the workers.
@@ -136,6 +144,10 @@ impl Handler {
 
     pub(crate) fn is_installed(&self) -> bool {
         self.installed.get().is_some()
+    }
+
+    pub(super) fn warnings(&self) -> &Warnings {
+        &self.warnings
     }
 
     /// How often it kept a worker from everything else for too long.

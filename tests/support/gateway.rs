@@ -24,19 +24,34 @@ pub fn binary() -> PathBuf {
 
 /// The example binary that brings the Rust handlers of `tests/support/probe.rs`.
 pub fn probe_binary() -> PathBuf {
-    let path = binary().parent().expect("the target directory").join("examples/probe");
-    assert!(path.exists(), "{} is missing: run `cargo build --example probe`", path.display());
+    example("probe")
+}
+
+/// The shop, with its Rust side.
+pub fn shop_binary() -> PathBuf {
+    example("shop")
+}
+
+fn example(name: &str) -> PathBuf {
+    let path = binary().parent().expect("the target directory").join("examples").join(name);
+    assert!(path.exists(), "{} is missing: run `cargo build --example {name}`", path.display());
     path
 }
 
 /// A gateway to be.
 pub fn gateway() -> Builder {
-    Builder { binary: binary(), server: String::new(), table: String::new(), workers: 2, access_log: None }
+    Builder {
+        command: as_a_service(&binary()),
+        server: String::new(),
+        table: String::new(),
+        workers: 2,
+        access_log: None,
+    }
 }
 
 #[derive(Debug)]
 pub struct Builder {
-    binary: PathBuf,
+    command: Command,
     server: String,
     table: String,
     workers: u32,
@@ -66,7 +81,14 @@ impl Builder {
 
     /// Runs the binary with the Rust handlers.
     pub fn probe(mut self) -> Self {
-        self.binary = probe_binary();
+        self.command = as_a_service(&probe_binary());
+        self
+    }
+
+    /// Runs the shop with these variables, as the user who tests: root shares its files with the user of PHP.
+    pub fn shop(mut self, environment: &[(&str, String)]) -> Self {
+        self.command = Command::new(shop_binary());
+        self.command.envs(environment.iter().map(|(name, value)| (name, value)));
         self
     }
 
@@ -96,7 +118,7 @@ impl Builder {
         std::fs::create_dir(dir.path().join("conf")).expect("its directory");
         std::fs::write(&table, format!("{preamble}{}", self.table)).expect("routes.toml");
 
-        let mut command = as_a_service(&self.binary);
+        let mut command = self.command;
         command.arg("run").arg("-c").arg(&table).arg("--json").current_dir(dir.path());
         let (stdout, stderr) = (dir.path().join("stdout"), dir.path().join("stderr"));
         let mut process = Process::start("strangler", &command, &stderr, Some(&stdout), Signal::KILL);

@@ -15,6 +15,7 @@ pub struct Mariadb {
     _process: Process,
     _dir: TempDir,
     socket: PathBuf,
+    port: u16,
 }
 
 /// Creates the system tables and starts it; root has no password.
@@ -39,7 +40,7 @@ pub async fn mariadb() -> Mariadb {
         .args(["--bind-address=127.0.0.1", "--user=root", "--innodb-flush-log-at-trx-commit=0"])
         .args(["--innodb-buffer-pool-size=32M", "--performance-schema=OFF", "--skip-name-resolve"]);
     let process = Process::start("mariadbd", &command, &dir.path().join("db.out"), None, Signal::KILL);
-    let database = Mariadb { _process: process, _dir: dir, socket };
+    let database = Mariadb { _process: process, _dir: dir, socket, port };
     eventually("MariaDB answers", || async { database.try_sql("select 1").ok() }).await;
     database
 }
@@ -48,6 +49,11 @@ impl Mariadb {
     /// Its unix socket.
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// Host and port.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// Runs statements and gives what they print.

@@ -15,6 +15,7 @@ pub mod nginx;
 pub mod php;
 pub mod process;
 pub mod redis;
+pub mod shop;
 pub mod site;
 pub mod upstream;
 pub mod wordpress;

@@ -47,6 +47,7 @@ use self::script::{Resolved, Script, Site};
 use self::sending::Outgoing;
 pub(crate) use self::spawn::{SpawnError, Spawned};
 use self::spool::{Disk, Spooled};
+use super::warnings::Warnings;
 use super::{Error, Inbound, files};
 use crate::http::{Body, Timeline};
 
@@ -98,7 +99,6 @@ pub(crate) struct Settings {
     pub(crate) try_files: bool,
     pub(crate) params: Vec<(String, String)>,
     pub(crate) on_client_abort: OnClientAbort,
-    pub(crate) status: Option<String>,
     pub(crate) spool_memory: u64,
     pub(crate) spool_disk: u64,
     pub(crate) deny: Vec<String>,
@@ -130,6 +130,7 @@ pub(crate) struct Php {
     constants: Constants,
     pool: Arc<Pool>,
     disk: Arc<Disk>,
+    warnings: Warnings,
 }
 
 impl Php {
@@ -140,6 +141,7 @@ impl Php {
             constants: Constants::new(&settings),
             pool: Pool::new(name, &settings),
             disk: Disk::new(settings.spool_disk),
+            warnings: Warnings::default(),
             settings,
         }
     }
@@ -150,6 +152,10 @@ impl Php {
 
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    pub(super) fn warnings(&self) -> &Warnings {
+        &self.warnings
     }
 
     /// How many PHP processes the gateway holds.
@@ -318,10 +324,11 @@ fn timeout_of(deadline: Instant, timeline: &Timeline) -> Duration {
     deadline.into_std().saturating_duration_since(timeline.started())
 }
 
+/// To a directory, with the slash at its end. 301 whatever the method, as nginx answers.
 fn redirect(path: &str, query: Option<&str>) -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     let location = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
-    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
     // Both parts have been in a request's head: they are values of a header.
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(LOCATION, location);

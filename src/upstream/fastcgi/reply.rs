@@ -178,13 +178,13 @@ fn parse(head: &Bytes) -> Result<Reply, ReplyFault> {
     Ok(reply)
 }
 
-/// `NNN`, or `NNN reason`. Not 1xx: FastCGI carries one final answer.
+/// `NNN`, or `NNN reason`, of a final answer: FastCGI carries no 1xx, and clients know nothing above 599.
 fn parse_status(value: &[u8]) -> Result<StatusCode, ReplyFault> {
     let (code, rest) = value.split_at_checked(3).ok_or(ReplyFault::Status)?;
     if !matches!(rest.first(), None | Some(b' ' | b'\t')) {
         return Err(ReplyFault::Status);
     }
-    StatusCode::from_bytes(code).ok().filter(|status| !status.is_informational()).ok_or(ReplyFault::Status)
+    StatusCode::from_bytes(code).ok().filter(|status| (200..600).contains(&status.as_u16())).ok_or(ReplyFault::Status)
 }
 
 impl Reply {
@@ -292,6 +292,9 @@ mod tests {
             "Status: 2000\n\n",
             "Status: abc\n\n",
             "Status: 101 Up\n\n",
+            "Status: 999 A\n\n",
+            "Status: 600\n\n",
+            "Status: 099\n\n",
             "Status:\n\n",
             "HTTP/1.1\n\n",
         ] {

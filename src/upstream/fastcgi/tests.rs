@@ -38,7 +38,6 @@ pub(super) fn settings(socket: PathBuf) -> Settings {
         try_files: true,
         params: Vec::new(),
         on_client_abort: OnClientAbort::Close,
-        status: None,
         spool_memory: 128 << 10,
         spool_disk: 64 << 20,
         deny: Vec::new(),
@@ -181,7 +180,7 @@ async fn an_answer_in_one_piece_has_its_body_at_once() {
     let reply = [stdout(b"Status: 201 Made\r\nX-A: b\r\n\r\n"), stdout(b"hello"), end()].concat();
     let (_directory, socket) = replying(reply);
     let php = php(&socket, |_| {});
-    let response = get(&php, "/a.php").await.unwrap();
+    let response = get(&php, "/a").await.unwrap();
     assert_eq!((response.status(), &response.headers()["x-a"]), (StatusCode::CREATED, &HeaderValue::from_static("b")));
     assert!(matches!(response.body(), Body::Full(bytes) if bytes == "hello"), "{:?}", response.body());
     until_free(&php).await;
@@ -213,7 +212,7 @@ async fn what_is_no_answer_is_a_502_and_frees_the_slot() {
     for (reply, reason) in bad {
         let (_directory, socket) = replying(reply.clone());
         let php = php(&socket, |settings| settings.keepalive = 1);
-        let error = get(&php, "/a.php").await.expect_err("no answer");
+        let error = get(&php, "/a").await.expect_err("no answer");
         assert_eq!(error.reason(), Some(reason), "{:?} for {:?}", error, &reply[..reply.len().min(40)]);
         until_free(&php).await;
     }
@@ -229,7 +228,7 @@ async fn a_cut_answer_never_looks_whole() {
             wait.recv().unwrap();
         });
         let php = php(&socket, |_| {});
-        let mut body = get(&php, "/a.php").await.unwrap().into_body();
+        let mut body = get(&php, "/a").await.unwrap().into_body();
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "part");
         go.send(()).unwrap();
         assert!(body.frame().await.unwrap().is_err());
@@ -251,7 +250,7 @@ async fn each_flush_reaches_the_client_at_once() {
         stream.write_all(&end()).unwrap();
     });
     let php = php(&socket, |_| {});
-    let mut body = get(&php, "/a.php").await.unwrap().into_body();
+    let mut body = get(&php, "/a").await.unwrap().into_body();
     for event in ["1", "2", "3"] {
         go.send(()).unwrap();
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), event);
@@ -264,7 +263,7 @@ async fn each_flush_reaches_the_client_at_once() {
 async fn a_declared_length_is_kept_to() {
     let (_directory, socket) = replying([stdout(b"Content-Length: 3\r\n\r\nabcdef"), end()].concat());
     let php = php(&socket, |_| {});
-    assert_eq!(bytes_of(get(&php, "/a.php").await.unwrap()).await.unwrap(), "abc");
+    assert_eq!(bytes_of(get(&php, "/a").await.unwrap()).await.unwrap(), "abc");
     until_free(&php).await;
 }
 
@@ -279,7 +278,7 @@ async fn bodies_of_all_sizes_arrive_whole() {
         let php = php(&socket, |settings| settings.spool_memory = memory);
         for size in [1, 65_535, 65_536, 131_072, 300_001] {
             let sent: Vec<u8> = (0..=250).cycle().take(size).collect();
-            let echoed = bytes_of(post(&php, "/a.php", body_of(&sent).await).await.unwrap()).await.unwrap();
+            let echoed = bytes_of(post(&php, "/a", body_of(&sent).await).await.unwrap()).await.unwrap();
             assert!(echoed == sent, "{size} bytes, {memory} in memory");
         }
         let mut chunked = b"transfer-encoding: chunked\r\n\r\n".to_vec();
@@ -287,7 +286,7 @@ async fn bodies_of_all_sizes_arrive_whole() {
             chunked.extend_from_slice(b"5\r\nhello\r\n");
         }
         chunked.extend_from_slice(b"0\r\n\r\n");
-        let echoed = bytes_of(post(&php, "/a.php", incoming(chunked).await).await.unwrap()).await.unwrap();
+        let echoed = bytes_of(post(&php, "/a", incoming(chunked).await).await.unwrap()).await.unwrap();
         assert!(echoed == b"hello".repeat(500), "{memory} in memory");
         until_free(&php).await;
         assert_eq!(php.spooled(), 0);
@@ -298,7 +297,7 @@ async fn bodies_of_all_sizes_arrive_whole() {
 async fn a_spool_without_room_refuses() {
     let (_directory, socket) = replying(end());
     let php = php(&socket, |settings| (settings.spool_memory, settings.spool_disk) = (10, 100));
-    let error = post(&php, "/a.php", body_of(&[b'a'; 101]).await).await.unwrap_err();
+    let error = post(&php, "/a", body_of(&[b'a'; 101]).await).await.unwrap_err();
     assert!(matches!(error, Error::SpoolFull { limit: 100 }), "{error:?}");
     assert_eq!(php.spooled(), 0);
 }
@@ -314,7 +313,7 @@ async fn a_script_may_answer_while_it_is_sent_its_body() {
     });
     for memory in [2 << 20, 1000] {
         let php = php(&socket, |settings| settings.spool_memory = memory);
-        let response = post(&php, "/a.php", body_of(&[b'y'; 1 << 20]).await).await.unwrap();
+        let response = post(&php, "/a", body_of(&[b'y'; 1 << 20]).await).await.unwrap();
         assert_eq!(bytes_of(response).await.unwrap().len(), 1 << 20);
         until_free(&php).await;
     }
@@ -329,7 +328,7 @@ async fn an_answer_before_the_whole_body_was_read_is_one() {
         let _ = std::io::copy(&mut stream, &mut std::io::sink());
     });
     let php = php(&socket, |settings| settings.keepalive = 1);
-    let response = post(&php, "/a.php", body_of(&[b'y'; 1 << 20]).await).await.unwrap();
+    let response = post(&php, "/a", body_of(&[b'y'; 1 << 20]).await).await.unwrap();
     assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(bytes_of(response).await.unwrap(), "no");
     until_free(&php).await;
@@ -355,12 +354,12 @@ async fn kept_connections_serve_what_may_be_asked_twice() {
     let (_directory, socket) = keeping(100);
     let php = php(&socket, |settings| settings.keepalive = 1);
     for answer in ["0.0", "0.1", "0.2"] {
-        assert_eq!(bytes_of(get(&php, "/a.php").await.unwrap()).await.unwrap(), answer);
+        assert_eq!(bytes_of(get(&php, "/a").await.unwrap()).await.unwrap(), answer);
         assert_eq!(php.connections(), Connections { in_use: 0, idle: 1 });
     }
-    let posted = post(&php, "/a.php", RequestBody::empty()).await.unwrap();
+    let posted = post(&php, "/a", RequestBody::empty()).await.unwrap();
     assert_eq!(bytes_of(posted).await.unwrap(), "1.0", "a POST has a connection of its own");
-    assert_eq!(bytes_of(get(&php, "/a.php").await.unwrap()).await.unwrap(), "0.3");
+    assert_eq!(bytes_of(get(&php, "/a").await.unwrap()).await.unwrap(), "0.3");
     // Idle for too long, it is closed.
     until_free(&php).await;
 }
@@ -378,8 +377,8 @@ async fn a_request_that_a_dead_connection_swallowed_is_sent_again() {
         }
     });
     let php = php(&socket, |settings| settings.keepalive = 1);
-    assert_eq!(bytes_of(get(&php, "/a.php").await.unwrap()).await.unwrap(), "0");
-    assert_eq!(bytes_of(get(&php, "/a.php").await.unwrap()).await.unwrap(), "1");
+    assert_eq!(bytes_of(get(&php, "/a").await.unwrap()).await.unwrap(), "0");
+    assert_eq!(bytes_of(get(&php, "/a").await.unwrap()).await.unwrap(), "1");
     until_free(&php).await;
 }
 
@@ -390,7 +389,7 @@ async fn who_waits_gets_the_connection_of_who_finishes() {
     let calls: Vec<_> = (0..5)
         .map(|_| {
             let php = Rc::clone(&php);
-            spawn_local(async move { bytes_of(get(&php, "/a.php").await.unwrap()).await.unwrap() })
+            spawn_local(async move { bytes_of(get(&php, "/a").await.unwrap()).await.unwrap() })
         })
         .collect();
     for (call, answer) in calls.into_iter().zip(["0.0", "0.1", "0.2", "0.3", "0.4"]) {
@@ -415,7 +414,7 @@ fn an_idle_connection_goes_to_whichever_worker_waits() {
                     let calls = (0..4).map(|_| async {
                         for round in 0..30 {
                             let method = if (round + worker) % 5 == 0 { Method::POST } else { Method::GET };
-                            let call = inbound(method, "/a.php", RequestBody::empty());
+                            let call = inbound(method, "/a", RequestBody::empty());
                             let response = php.call(call, &Timeline::start(std::time::Instant::now())).await.unwrap();
                             assert!(!bytes_of(response).await.unwrap().is_empty());
                         }
@@ -436,9 +435,9 @@ async fn the_queue_has_a_length_and_an_end() {
         (settings.connections, settings.queue_length, settings.queue) = (1, 1, Duration::from_millis(50));
     });
     let busy = Rc::clone(&php);
-    let busy = spawn_local(async move { drop(get(&busy, "/a.php").await) });
+    let busy = spawn_local(async move { drop(get(&busy, "/a").await) });
     eventually("the slot is taken", || php.connections().in_use == 1).await;
-    let (one, other) = tokio::join!(get(&php, "/b.php"), get(&php, "/c.php"));
+    let (one, other) = tokio::join!(get(&php, "/b"), get(&php, "/c"));
     assert!(matches!(one, Err(Error::QueueTimeout { .. })), "{one:?}");
     assert!(matches!(other, Err(Error::QueueFull { length: 1 })), "{other:?}");
     busy.abort();
@@ -449,10 +448,10 @@ async fn a_pool_that_is_away_is_down_until_it_is_back() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("php.sock");
     let php = php(&socket, |settings| settings.connect = Duration::from_millis(30));
-    assert!(matches!(get(&php, "/a.php").await, Err(Error::Unreachable { .. })));
+    assert!(matches!(get(&php, "/a").await, Err(Error::Unreachable { .. })));
     let began = Instant::now();
     for _ in 0..10 {
-        assert!(matches!(get(&php, "/a.php").await, Err(Error::Down { .. })));
+        assert!(matches!(get(&php, "/a").await, Err(Error::Down { .. })));
     }
     assert!(began.elapsed() < Duration::from_millis(80), "refused at once");
     let listener = UnixListener::bind(&socket).unwrap();
@@ -464,12 +463,12 @@ async fn a_pool_that_is_away_is_down_until_it_is_back() {
         }
     });
     let back = async {
-        while get(&php, "/a.php").await.is_err() {
+        while get(&php, "/a").await.is_err() {
             sleep(Duration::from_millis(10)).await;
         }
     };
     timeout(Duration::from_secs(1), back).await.expect("back within a second");
-    assert!(get(&php, "/a.php").await.is_ok());
+    assert!(get(&php, "/a").await.is_ok());
     until_free(&php).await;
 }
 
@@ -482,7 +481,7 @@ async fn a_slot_stays_taken_while_php_is_busy_for_nobody() {
         let _ = stream.write_all(&[stdout(b"\r\nlate"), end()].concat());
     });
     let php = php(&socket, |settings| settings.first_byte = Duration::from_millis(20));
-    let error = get(&php, "/a.php").await.unwrap_err();
+    let error = get(&php, "/a").await.unwrap_err();
     assert!(matches!(error, Error::FirstByteTimeout { .. }), "{error:?}");
     sleep(Duration::from_millis(150)).await;
     assert_eq!(php.connections().in_use, 1);
@@ -506,9 +505,9 @@ async fn over_tcp_an_abandoned_answer_is_read_to_its_end() {
     });
     let php = php(Path::new("/unused"), |settings| settings.address = Address::Tcp(address));
     go.send(()).unwrap();
-    assert_eq!(bytes_of(get(&php, "/a.php").await.unwrap()).await.unwrap().len(), 4 + (1 << 20));
+    assert_eq!(bytes_of(get(&php, "/a").await.unwrap()).await.unwrap().len(), 4 + (1 << 20));
     until_free(&php).await;
-    drop(get(&php, "/a.php").await.unwrap());
+    drop(get(&php, "/a").await.unwrap());
     sleep(Duration::from_millis(50)).await;
     assert_eq!(php.connections().in_use, 1);
     go.send(()).unwrap();
@@ -524,7 +523,7 @@ async fn silence_inside_a_body_has_an_end() {
         let _ = wait.recv();
     });
     let php = php(&socket, |settings| settings.between_bytes = Duration::from_millis(20));
-    let error = bytes_of(get(&php, "/a.php").await.unwrap()).await.unwrap_err();
+    let error = bytes_of(get(&php, "/a").await.unwrap()).await.unwrap_err();
     assert_eq!(error.to_string(), "PHP sent nothing for 20ms");
 }
 
@@ -539,7 +538,7 @@ fn a_worker_may_end_while_requests_are_in_flight() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
     let body = runtime.block_on(async {
         let php = php(&socket, |_| {});
-        let response = get(&php, "/a.php").await;
+        let response = get(&php, "/a").await;
         spawn_local(async move {
             let _php = php;
             std::future::pending::<()>().await;
@@ -555,12 +554,28 @@ fn a_worker_may_end_while_requests_are_in_flight() {
 }
 
 #[tokio::test(flavor = "local")]
+async fn a_folder_without_its_slash_is_moved_for_every_method() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("admin")).unwrap();
+    std::fs::write(root.path().join("admin/index.php"), "").unwrap();
+    let php = php(Path::new("/nowhere"), |settings| {
+        (settings.root, settings.scripts) = (root.path().into(), Scripts::Files);
+    });
+    for method in [Method::GET, Method::HEAD, Method::POST, Method::DELETE] {
+        let inbound = inbound(method, "/admin", RequestBody::empty());
+        let answer = php.call(inbound, &Timeline::start(std::time::Instant::now())).await.unwrap();
+        let location = answer.headers()[LOCATION].to_str().unwrap();
+        assert_eq!((answer.status(), location), (StatusCode::MOVED_PERMANENTLY, "/admin/"));
+    }
+}
+
+#[tokio::test(flavor = "local")]
 async fn a_file_that_php_names_is_not_phps_body() {
     let (_directory, socket) =
         replying([stdout(b"X-Accel-Redirect: /x\r\nContent-Type: a/b\r\n\r\nbody"), end()].concat());
     let php = php(&socket, |_| {});
     // Where files come from is another's to know; PHP's own body is not what is served.
-    if let Ok(response) = get(&php, "/a.php").await {
+    if let Ok(response) = get(&php, "/a").await {
         assert_ne!(bytes_of(response).await.unwrap(), "body");
     }
     until_free(&php).await;
@@ -609,6 +624,7 @@ impl Fpm {
     fn php(&self, change: impl FnOnce(&mut Settings)) -> Rc<Php> {
         php(&self.directory.path().join("php.sock"), |settings| {
             settings.root = self.directory.path().into();
+            settings.scripts = Scripts::Files;
             change(settings);
         })
     }

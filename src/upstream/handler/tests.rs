@@ -175,7 +175,7 @@ fn a_large_answer_keeps_its_length() {
         run(async {
             let front = Front::start(kind, Router::new().route("/", get(|| async { "x".repeat(1 << 20) }))).await;
             let answer = front.get("/").await;
-            assert!(answer.contains("content-length: 1048576\r\n") && answer.contains("x-body: Body::Stream\r\n"));
+            assert!(answer.contains("content-length: 1048576\r\n") && answer.contains("x-body: Body::Full\r\n"));
             assert_eq!(answer.split_once("\r\n\r\n").unwrap().1.len(), 1 << 20);
         });
     }
@@ -225,6 +225,57 @@ fn an_answer_that_breaks_in_its_body_never_looks_complete() {
             for path in ["/p", "/f"] {
                 let answer = front.get(path).await;
                 assert!(answer.ends_with("5\r\nfirst\r\n"), "{answer}");
+            }
+        });
+    }
+}
+
+/// A body that panics when it is asked for its length, or for its bytes.
+struct Panicking {
+    in_length: bool,
+}
+
+impl HttpBody for Panicking {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        panic!("in the body")
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        assert!(!self.in_length, "in its length");
+        http_body::SizeHint::default()
+    }
+}
+
+#[test]
+fn a_body_that_panics_before_anything_was_sent_is_a_500_like_any_other_panic() {
+    for kind in KINDS {
+        run(async {
+            let streams = || async {
+                axum::body::Body::from_stream(stream::poll_fn(
+                    |_| -> std::task::Poll<Option<Result<Bytes, Infallible>>> { panic!("at once") },
+                ))
+            };
+            let bytes = || async { axum::body::Body::new(Panicking { in_length: false }) };
+            let length = || async { axum::body::Body::new(Panicking { in_length: true }) };
+            let router = Router::new()
+                .route("/streams", get(streams))
+                .route("/bytes", get(bytes))
+                .route("/length", get(length))
+                .route("/fine", get(|| async { "fine" }));
+            let front = Front::start(kind, router).await;
+            for path in ["/streams", "/bytes", "/length"] {
+                let answer = front.get(path).await;
+                assert!(
+                    answer.starts_with("HTTP/1.1 500") && answer.contains("the handler panicked"),
+                    "{path}: {answer}"
+                );
+                assert!(front.get("/fine").await.ends_with("fine"));
             }
         });
     }

@@ -22,11 +22,10 @@ use super::Kind;
 use super::blocking::Piped;
 use crate::http::BoxError;
 use crate::upstream::Error;
+use crate::upstream::warnings::Limit;
 
 /// A poll that takes longer keeps its worker's other requests waiting noticeably.
 const STALL: Duration = Duration::from_millis(100);
-/// The largest body that is looked at before the head is sent, so that both go out in one write.
-const WHOLE_MAX: u64 = 64 << 10;
 
 /// What was seen of one handler's code.
 #[derive(Debug)]
@@ -34,10 +33,9 @@ pub(super) struct Watch {
     name: String,
     /// Whether its polls keep a worker waiting; a blocking handler's threads are there to be kept.
     on_worker: bool,
-    made: Instant,
     stalls: AtomicU64,
     longest: AtomicU64,
-    warn_after: AtomicU64,
+    warnings: Limit,
     // Nanoseconds; each thread writes its own.
     busy: ThreadLocal<AtomicU64>,
 }
@@ -47,10 +45,9 @@ impl Watch {
         Self {
             name: name.to_owned(),
             on_worker: kind == Kind::Worker,
-            made: Instant::now(),
             stalls: AtomicU64::new(0),
             longest: AtomicU64::new(0),
-            warn_after: AtomicU64::new(0),
+            warnings: Limit::new(1),
             busy: ThreadLocal::new(),
         }
     }
@@ -109,14 +106,12 @@ impl Watch {
 
     #[cold]
     fn warn(&self, took: Duration) {
-        let now = self.made.elapsed().as_secs();
-        let after = self.warn_after.load(Ordering::Relaxed);
-        let order = Ordering::Relaxed;
-        if now >= after && self.warn_after.compare_exchange(after, now + 1, order, order).is_ok() {
+        if let Some(unsaid) = self.warnings.admit() {
             tracing::warn!(
                 handler = self.name,
                 ?took,
                 stalls = self.stalls(),
+                unsaid,
                 "the handler kept its worker from every other request; declare it blocking or make it async"
             );
         }
@@ -151,14 +146,18 @@ struct Panicked {
 }
 
 impl Coming {
-    /// Takes a small body whole, if it is there without waiting.
+    /// What the body says of itself; nothing if it panics over that. Too short to be timed.
+    fn ask<T>(&self, question: impl FnOnce(&axum::body::Body) -> T) -> Option<T> {
+        catch_unwind(AssertUnwindSafe(|| question(&self.body))).ok()
+    }
+
+    /// Takes what is there without waiting: of most answers all, so that it goes out in one write with
+    /// the head. And a body that panics or fails at once is found out while there can still be a 500.
     async fn look(mut self) -> Result<Answered, Error> {
-        if self.body.is_end_stream() {
+        if self.is_end_stream() {
             return Ok(Answered::Whole(Bytes::new()));
         }
-        let Some(length) = self.body.size_hint().exact().filter(|length| *length <= WHOLE_MAX) else {
-            return Ok(Answered::Coming(self));
-        };
+        let length = self.size_hint().exact();
         let looked = poll_fn(|cx| Poll::Ready(Pin::new(&mut self).poll_frame(cx))).await;
         let frame = match looked {
             Poll::Pending => return Ok(Answered::Coming(self)),
@@ -172,7 +171,7 @@ impl Coming {
             }
         };
         match frame.into_data() {
-            Ok(bytes) if bytes.len() as u64 == length => Ok(Answered::Whole(bytes)),
+            Ok(bytes) if length == Some(bytes.len() as u64) => Ok(Answered::Whole(bytes)),
             Ok(bytes) => Ok(Answered::Coming(Self { ahead: Some(Frame::data(bytes)), ..self })),
             Err(trailers) => Ok(Answered::Coming(Self { ahead: Some(trailers), ..self })),
         }
@@ -202,12 +201,12 @@ impl HttpBody for Coming {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ahead.is_none() && (self.ended || self.body.is_end_stream())
+        self.ahead.is_none() && (self.ended || self.ask(HttpBody::is_end_stream).unwrap_or(false))
     }
 
     fn size_hint(&self) -> SizeHint {
         let ahead = self.ahead.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
-        match self.body.size_hint().exact() {
+        match self.ask(|body| body.size_hint().exact()).flatten() {
             Some(left) => SizeHint::with_exact(left.saturating_add(ahead)),
             None => SizeHint::default(),
         }

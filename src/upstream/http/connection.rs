@@ -44,9 +44,13 @@ pub(super) enum Failure {
 /// A connection, idle or with one request on it.
 pub(super) struct Connection {
     sender: SendRequest<Upload>,
-    driver: http1::Connection<TokioIo<Socket>, Upload>,
-    ended: bool,
+    /// Gone once it has ended.
+    driver: Option<Driver>,
+    /// What it left when it ended.
+    left: Option<http1::Parts<TokioIo<Socket>>>,
 }
+
+type Driver = http1::Connection<TokioIo<Socket>, Upload>;
 
 impl Connection {
     /// Connects to `server`, or says why not by `deadline`.
@@ -62,7 +66,7 @@ impl Connection {
             .handshake(TokioIo::new(Socket::new(stream)))
             .await
             .map_err(|error| Error::Broken { source: Some(error.into()) })?;
-        Ok(Box::new(Self { sender, driver, ended: false }))
+        Ok(Box::new(Self { sender, driver: Some(driver), left: None }))
     }
 
     /// Lets it go on without a word to whoever drove it last, who would else be woken by the next request.
@@ -72,13 +76,15 @@ impl Connection {
 
     /// Whether it can take a request now: the last one was fully sent and its reply fully read.
     pub(super) fn is_ready(&self) -> bool {
-        !self.ended && self.sender.is_ready()
+        self.driver.is_some() && self.sender.is_ready()
     }
 
     /// Lets it go on; afterwards it may have ended.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        if !self.ended {
-            self.ended = Pin::new(&mut self.driver).poll(cx).is_ready();
+        if self.driver.as_mut().is_some_and(|driver| Pin::new(driver).poll(cx).is_ready()) {
+            // Taken apart at once, not when the connection is dropped: a request that hyper had not
+            // taken yet lies in the driver's queue, and is given back only when that queue goes.
+            self.left = self.driver.take().map(Driver::into_parts);
         }
     }
 
@@ -89,7 +95,7 @@ impl Connection {
 
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.drive(cx);
-        if self.ended { Poll::Ready(()) } else { Poll::Pending }
+        if self.driver.is_none() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Sends a request and waits for the head of its reply; gives the connection back with it.
@@ -132,8 +138,12 @@ impl Connection {
         let error = classify(error);
         // hyper says "incomplete" both of a reply that broke off in its head and of a server that
         // closed an idle connection in the moment it was used; only the socket knows which it was.
-        let parts = self.driver.into_parts();
-        if cut && !parts.io.inner().heard { Failure::Unheard(error) } else { Failure::Failed(error) }
+        let unheard = self.into_parts().is_some_and(|parts| !parts.io.inner().heard);
+        if cut && unheard { Failure::Unheard(error) } else { Failure::Failed(error) }
+    }
+
+    fn into_parts(self) -> Option<http1::Parts<TokioIo<Socket>>> {
+        self.left.or_else(|| self.driver.map(Driver::into_parts))
     }
 
     /// The next frame of a reply that came over this connection.
@@ -152,10 +162,9 @@ impl Connection {
     }
 
     /// Takes the socket after a 101, with what was read beyond its head.
-    pub(super) async fn into_tunnel(mut self: Box<Self>) -> (Stream, Bytes) {
+    pub(super) async fn into_tunnel(mut self: Box<Self>) -> Option<(Stream, Bytes)> {
         poll_fn(|cx| self.poll_ended(cx)).await;
-        let parts = self.driver.into_parts();
-        (parts.io.into_inner().stream, parts.read_buf)
+        self.into_parts().map(|parts| (parts.io.into_inner().stream, parts.read_buf))
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use ::http::{HeaderValue, Request, Response};
@@ -13,9 +14,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::connection::{Connection, Failure, Upload, Wait};
 use super::{HostPolicy, Server, Service, Settings};
 use crate::http::{Body, CanonicalPath, Client, RequestBody, Timeline};
 use crate::upstream::Inbound;
@@ -515,6 +518,42 @@ fn an_idle_connection_that_the_server_closed_costs_no_request() {
             eventually(|| script.open.get() == 0).await;
         }
         assert_eq!(script.accepted.get(), 4);
+    });
+}
+
+#[test]
+fn a_request_on_a_connection_that_ends_before_taking_it_comes_back() {
+    run(async {
+        let close = Rc::new(Notify::new());
+        let told = close.clone();
+        let script = Script::start(move |mut peer| {
+            let told = told.clone();
+            async move {
+                peer.head().await;
+                peer.ok("once").await;
+                told.notified().await;
+            }
+        })
+        .await;
+        let request = || Request::new(Upload::new(RequestBody::empty()));
+        let wait = Wait { first_byte: LONG, deadline: Instant::now() + LONG, timeout: LONG };
+        let connection = Connection::open(&script.server(), wait.deadline).await.unwrap();
+        let Ok((mut connection, reply)) = connection.send(request(), &wait).await else { panic!("no reply") };
+        let mut body = reply.into_body();
+        while let Some(frame) = poll_fn(|cx| connection.poll_frame(&mut body, cx)).await {
+            frame.unwrap();
+        }
+        // As in the pool: it waits for a request, then the server closes, and nobody looks.
+        poll_fn(|cx| {
+            connection.drive(cx);
+            Poll::Ready(())
+        })
+        .await;
+        assert!(connection.is_ready());
+        close.notify_one();
+        eventually(|| script.open.get() == 0).await;
+        sleep(Duration::from_millis(5)).await;
+        assert!(matches!(connection.send(request(), &wait).await, Err(Failure::Unsent(_))));
     });
 }
 

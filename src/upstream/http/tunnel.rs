@@ -64,7 +64,7 @@ fn keep_upgrade(headers: &mut HeaderMap) {
 
 async fn carry(connection: Box<Connection>, client: OnUpgrade) -> io::Result<()> {
     let client = timeout(HANDOVER_MAX, client).await?.map_err(io::Error::other)?;
-    let (server, said) = connection.into_tunnel().await;
+    let Some((server, said)) = connection.into_tunnel().await else { return Ok(()) };
     let last = Rc::new(Cell::new(Instant::now()));
     let mut client = TokioIo::new(client);
     let mut server = Heard { stream: server, last: Rc::clone(&last) };

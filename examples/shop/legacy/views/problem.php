@@ -1,0 +1,3 @@
+<?php namespace Shop; ?>
+<h1><?= h($title) ?></h1>
+<p><?= h($message) ?></p>
