@@ -11,11 +11,11 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ::http::header::{ACCEPT, ALLOW};
 use ::http::{HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
-use tokio::time::{Instant, timeout_at};
 
 use crate::http::request_id::{self, X_REQUEST_ID};
 use crate::http::{Answer, Body, CanonicalPath, Client, Host, RequestBody, headers};
@@ -64,13 +64,13 @@ impl Worker {
         &self.recorder
     }
 
-    /// Answers one request that came from `peer`.
-    pub(crate) async fn serve(&self, request: Request<Incoming>, peer: &Client) -> Response<Recorded> {
+    /// Answers one request that came from `peer`, and whose head was there at `now`.
+    pub(crate) async fn serve(&self, request: Request<Incoming>, peer: &Client, now: Instant) -> Response<Recorded> {
         let table = self.table.current();
         let client = peer.behind(&table.edge.trusted_proxies, request.headers());
         let request_id = request_id::of(request.headers(), client.via_trusted_proxy);
         let accept = request.headers().get(ACCEPT).cloned();
-        let mut exchange = self.recorder.open(request.method(), request.uri(), &client, &request_id);
+        let mut exchange = self.recorder.open(now, request.method(), request.uri(), &client, &request_id);
         exchange.headers(request.headers());
 
         let outcome = answer(&table, request, client, &request_id, &mut exchange).await;
@@ -95,7 +95,8 @@ async fn answer(
     request_id: &HeaderValue,
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Refusal> {
-    let (inbound, host) = admit(&table.edge, request, client, request_id)?;
+    let started = exchange.timeline().started();
+    let (inbound, host) = admit(&table.edge, request, client, request_id, started)?;
     exchange.reads(&inbound.path);
 
     let route = find(table, &inbound, &host)?;
@@ -121,12 +122,9 @@ async fn hand_over(
     if !body.is_end_stream() {
         body = body.counted(exchange.received());
     }
-    let deadline = Instant::now() + route.timeout;
-    let inbound = Inbound { body, deadline, ..inbound };
-    match timeout_at(deadline, target.call(inbound, exchange.timeline())).await {
-        Ok(answered) => answered,
-        Err(_) => Err(upstream::Error::DeadlinePassed { timeout: route.timeout }),
-    }
+    // Every side keeps the deadline itself: a second timer here would cost each request its setting and clearing.
+    let deadline = (exchange.timeline().started() + route.timeout).into();
+    target.call(Inbound { body, deadline, ..inbound }, exchange.timeline()).await
 }
 
 /// Turns what a client sent into what a side may be given, or refuses it.
@@ -135,6 +133,7 @@ fn admit(
     request: Request<Incoming>,
     client: Client,
     request_id: &HeaderValue,
+    started: Instant,
 ) -> Result<(Inbound, Host), Answer> {
     let (mut head, body) = request.into_parts();
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
@@ -157,7 +156,7 @@ fn admit(
     head.headers.insert(X_REQUEST_ID, request_id.clone());
     let body = RequestBody::new(body, edge.limits.body_bytes, edge.timeouts.body_gap);
     let request_id = request_id.clone();
-    Ok((Inbound { head, body, path, client, request_id, deadline: Instant::now() }, host))
+    Ok((Inbound { head, body, path, client, request_id, deadline: started.into() }, host))
 }
 
 /// The route of a request, or why there is none.

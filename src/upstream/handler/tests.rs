@@ -80,7 +80,7 @@ async fn handle(
     client: Rc<Client>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let timeline = Timeline::start();
+    let timeline = Timeline::start(std::time::Instant::now());
     let (mut head, body) = request.into_parts();
     let deadline = head.headers.remove("x-deadline-ms").map_or(10_000, |ms| ms.to_str().unwrap().parse().unwrap());
     head.headers.insert("x-request-id", HeaderValue::from_static("r-1"));

@@ -58,8 +58,8 @@ impl Watch {
     where
         F: Future<Output = Response<axum::body::Body>>,
     {
-        let running = watch.guard(make).map_err(|message| Error::Panicked { message })?;
-        let mut running = pin!(running);
+        // Made in its first poll, so that both are watched at once.
+        let mut running = pin!(async { make().await });
         let (head, body) = poll_fn(|cx| match watch.guard(|| running.as_mut().poll(cx)) {
             Ok(poll) => poll.map(Ok),
             Err(message) => Poll::Ready(Err(Error::Panicked { message })),
