@@ -11,17 +11,17 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ::http::header::{ACCEPT, ALLOW};
 use ::http::{HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
-use tokio::time::{Instant, timeout_at};
 
 use crate::http::request_id::{self, X_REQUEST_ID};
 use crate::http::{Answer, Body, CanonicalPath, Client, Host, RequestBody, headers};
 use crate::route::{Edge, Found, LiveTable, Route, RouteTable};
 use crate::telemetry::{Exchange, Recorded, Recorder};
-use crate::upstream::{self, Inbound};
+use crate::upstream::{self, Inbound, Target};
 
 const X_STRANGLER_SIDE: HeaderName = HeaderName::from_static("x-strangler-side");
 
@@ -49,12 +49,6 @@ impl From<Answer> for Refusal {
     }
 }
 
-impl From<upstream::Error> for Refusal {
-    fn from(error: upstream::Error) -> Self {
-        Self::Failed(error)
-    }
-}
-
 impl Worker {
     pub(crate) fn new(table: Arc<LiveTable>, recorder: Recorder) -> Self {
         Self { table, recorder: Rc::new(recorder) }
@@ -70,13 +64,13 @@ impl Worker {
         &self.recorder
     }
 
-    /// Answers one request that came from `peer`.
-    pub(crate) async fn serve(&self, request: Request<Incoming>, peer: &Client) -> Response<Recorded> {
+    /// Answers one request that came from `peer`, and whose head was there at `now`.
+    pub(crate) async fn serve(&self, request: Request<Incoming>, peer: &Client, now: Instant) -> Response<Recorded> {
         let table = self.table.current();
         let client = peer.behind(&table.edge.trusted_proxies, request.headers());
         let request_id = request_id::of(request.headers(), client.via_trusted_proxy);
         let accept = request.headers().get(ACCEPT).cloned();
-        let mut exchange = self.recorder.open(request.method(), request.uri(), &client, &request_id);
+        let mut exchange = self.recorder.open(now, request.method(), request.uri(), &client, &request_id);
         exchange.headers(request.headers());
 
         let outcome = answer(&table, request, client, &request_id, &mut exchange).await;
@@ -101,7 +95,8 @@ async fn answer(
     request_id: &HeaderValue,
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Refusal> {
-    let (inbound, host) = admit(&table.edge, request, client, request_id)?;
+    let started = exchange.timeline().started();
+    let (inbound, host) = admit(&table.edge, request, client, request_id, started)?;
     exchange.reads(&inbound.path);
 
     let route = find(table, &inbound, &host)?;
@@ -110,16 +105,26 @@ async fn answer(
     let (side, place) = route.choose();
     exchange.sided(side, &place.stats);
 
-    let mut body = inbound.body.limited_to(route.body_bytes).map_err(upstream::Error::from)?;
+    hand_over(inbound, route, &place.target, exchange).await.map_err(|error| {
+        place.target.log(&error, request_id.to_str().unwrap_or_default());
+        Refusal::Failed(error)
+    })
+}
+
+/// Has the side that was chosen answer the request, within the route's bounds.
+async fn hand_over(
+    inbound: Inbound,
+    route: &Route,
+    target: &Target,
+    exchange: &mut Exchange,
+) -> Result<Response<Body>, upstream::Error> {
+    let mut body = inbound.body.limited_to(route.body_bytes)?;
     if !body.is_end_stream() {
         body = body.counted(exchange.received());
     }
-    let deadline = Instant::now() + route.timeout;
-    let inbound = Inbound { body, deadline, ..inbound };
-    match timeout_at(deadline, place.target.call(inbound, exchange.timeline())).await {
-        Ok(answered) => Ok(answered?),
-        Err(_) => Err(upstream::Error::DeadlinePassed { timeout: route.timeout }.into()),
-    }
+    // Every side keeps the deadline itself: a second timer here would cost each request its setting and clearing.
+    let deadline = (exchange.timeline().started() + route.timeout).into();
+    target.call(Inbound { body, deadline, ..inbound }, exchange.timeline()).await
 }
 
 /// Turns what a client sent into what a side may be given, or refuses it.
@@ -128,6 +133,7 @@ fn admit(
     request: Request<Incoming>,
     client: Client,
     request_id: &HeaderValue,
+    started: Instant,
 ) -> Result<(Inbound, Host), Answer> {
     let (mut head, body) = request.into_parts();
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
@@ -150,7 +156,7 @@ fn admit(
     head.headers.insert(X_REQUEST_ID, request_id.clone());
     let body = RequestBody::new(body, edge.limits.body_bytes, edge.timeouts.body_gap);
     let request_id = request_id.clone();
-    Ok((Inbound { head, body, path, client, request_id, deadline: Instant::now() }, host))
+    Ok((Inbound { head, body, path, client, request_id, deadline: started.into() }, host))
 }
 
 /// The route of a request, or why there is none.
@@ -164,7 +170,7 @@ fn find<'t>(table: &'t RouteTable, inbound: &Inbound, host: &Host) -> Result<&'t
 }
 
 impl Refusal {
-    /// Renders the answer, and leaves its cause in the record and the log.
+    /// Renders the answer, and leaves its cause in the record.
     fn into_response(
         self,
         accept: Option<&HeaderValue>,
@@ -176,38 +182,38 @@ impl Refusal {
             Self::MethodNotAllowed { .. } => Answer::MethodNotAllowed,
             Self::Failed(error) => error.answer(),
         };
-        let id = request_id.to_str().unwrap_or_default();
-        let mut response = answer.render(accept, id);
-        match self {
-            Self::Refused(_) => exchange.answered_by_gateway(answer.code(), None),
-            Self::MethodNotAllowed { allow } => {
-                if let Ok(allow) = HeaderValue::try_from(allow) {
-                    response.headers_mut().insert(ALLOW, allow);
-                }
-                exchange.answered_by_gateway(answer.code(), None);
-            }
-            Self::Failed(error) => {
-                exchange.answered_by_gateway(answer.code(), error.reason());
-                log(&error, exchange.upstream(), id);
-            }
+        let mut response = answer.render(accept, request_id.to_str().unwrap_or_default());
+        if let Some(allow) = self.allow() {
+            response.headers_mut().insert(ALLOW, allow);
         }
+        let reason = match self {
+            Self::Refused(_) | Self::MethodNotAllowed { .. } => None,
+            Self::Failed(error) => error.reason(),
+        };
+        exchange.answered_by_gateway(answer.code(), reason);
         response
+    }
+
+    /// The methods that would be served, where it was the method that is not.
+    fn allow(&self) -> Option<HeaderValue> {
+        match self {
+            Self::Refused(_) => None,
+            Self::MethodNotAllowed { allow } => HeaderValue::from_str(allow).ok(),
+            Self::Failed(error) => error.allow(),
+        }
     }
 }
 
-/// Says once, with the whole chain of causes, why a side gave no answer: loudly when the side is to
-/// blame, quietly when the client is.
-fn log(error: &upstream::Error, upstream: &str, request_id: &str) {
-    let mut causes = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        causes.push_str(": ");
-        causes.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    if error.reason().is_some() {
-        tracing::warn!(upstream, request_id, "{causes}");
-    } else {
-        tracing::debug!(upstream, request_id, "{causes}");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_that_is_not_served_is_told_those_that_are() {
+        let routed = Refusal::MethodNotAllowed { allow: "GET, PUT".to_owned() };
+        assert_eq!(routed.allow().unwrap(), "GET, PUT");
+        assert_eq!(Refusal::Failed(upstream::Error::FileMethod).allow().unwrap(), "GET, HEAD");
+        assert_eq!(Refusal::Failed(upstream::Error::NoFile { why: "absent" }).allow(), None);
+        assert_eq!(Refusal::from(Answer::NoRoute).allow(), None);
     }
 }

@@ -120,7 +120,7 @@ mod tests {
         let keys: Vec<&String> = legacy.as_object().unwrap().keys().collect();
         assert_eq!(
             keys,
-            ["error_rate", "errors", "mean_ms", "p50_ms", "p90_ms", "p999_ms", "p99_ms", "qps", "requests"]
+            ["requests", "qps", "errors", "error_rate", "mean_ms", "p50_ms", "p90_ms", "p99_ms", "p999_ms"]
         );
 
         stats.count_for_tests(Side::New, 200, Duration::from_millis(5));

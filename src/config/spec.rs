@@ -11,6 +11,7 @@ use crate::upstream::fastcgi::deny::DEFAULT_DENY;
 pub(super) struct Section {
     /// As it is written: `[server.limits]`.
     pub(super) title: &'static str,
+    #[cfg_attr(not(test), expect(dead_code, reason = "read by the test that writes the reference"))]
     pub(super) meaning: &'static str,
     /// Lists of keys, so that sections can share some.
     pub(super) keys: &'static [&'static [Key]],
@@ -22,6 +23,7 @@ pub(super) struct Key {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
     pub(super) default: Default,
+    #[cfg_attr(not(test), expect(dead_code, reason = "read by the test that writes the reference"))]
     pub(super) meaning: &'static str,
 }
 
@@ -29,11 +31,15 @@ pub(super) struct Key {
 #[derive(Debug)]
 pub(super) enum Kind {
     /// A value, its type named for readers of the reference.
-    Value(&'static str),
+    Value(
+        #[cfg_attr(not(test), expect(dead_code, reason = "read by the test that writes the reference"))] &'static str,
+    ),
     /// A table or tables, of one of these sections.
     Section(&'static [&'static Section]),
     /// Names of the file's own, each with a string.
-    Names(&'static str),
+    Names(
+        #[cfg_attr(not(test), expect(dead_code, reason = "read by the test that writes the reference"))] &'static str,
+    ),
     /// Something that a later version will have: how it is written, and what it is.
     Later(&'static str, &'static str),
 }
@@ -50,7 +56,9 @@ pub(super) enum Default {
     /// This list of strings.
     List(&'static [&'static str]),
     /// What follows from something else, in words.
-    Derived(&'static str),
+    Derived(
+        #[cfg_attr(not(test), expect(dead_code, reason = "read by the test that writes the reference"))] &'static str,
+    ),
 }
 
 impl Section {
@@ -279,7 +287,7 @@ pub(super) static PHP: Section = Section {
             Default::Value("\"close\""),
             "What becomes of a PHP request whose client left: PHP is let notice, or is read to its end.",
         ),
-        value("status", STRING, Default::Absent, "The pool's `pm.status_path`, asked for the state of its processes."),
+        later("status", "status", "reading a pool's own status page is"),
         section("spool", &[&SPOOL], "Room for bodies of unknown length, which PHP cannot be sent."),
         value(
             "deny",

@@ -72,7 +72,6 @@ connections = 4
 keepalive = 4
 params = { APP_ENV = "production", TOKEN = { file = "token" }, PATH_OF = { env = "PATH" } }
 on_client_abort = "finish"
-status = "/fpm-status"
 spool = { memory = "1KiB" }
 deny = []
 php = "files"

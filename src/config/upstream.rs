@@ -100,7 +100,6 @@ fn pool(reader: &Reader<'_>) -> Option<fastcgi::Settings> {
     let (params, internal) = (params(reader), internal(reader));
     let aborts = [("close", fastcgi::OnClientAbort::Close), ("finish", fastcgi::OnClientAbort::Finish)];
     let on_client_abort = reader.get("on_client_abort", one_of(&aborts));
-    let status = reader.given("status", url_path);
     let spool = reader.table("spool").map(|spool| (spool.get("memory", size), spool.get("disk", size)));
     let deny = reader.get("deny", list(text));
     let scripts = reader.get("php", one_of(&[("index", fastcgi::Scripts::Index), ("files", fastcgi::Scripts::Files)]));
@@ -130,7 +129,6 @@ fn pool(reader: &Reader<'_>) -> Option<fastcgi::Settings> {
         try_files: try_files?,
         params,
         on_client_abort: on_client_abort?,
-        status: status.flatten(),
         spool_memory: spool_memory?,
         spool_disk: spool_disk?,
         deny: deny?,
@@ -287,15 +285,6 @@ fn index(value: &Value<'_>) -> Option<String> {
     let text = text(value)?;
     if text.starts_with('/') || text.split('/').any(|part| matches!(part, "" | "." | "..")) {
         value.fault(format!("index \"{text}\" is not a file below root"), "write a relative path like \"index.php\"");
-        return None;
-    }
-    Some(text)
-}
-
-fn url_path(value: &Value<'_>) -> Option<String> {
-    let text = text(value)?;
-    if !text.starts_with('/') {
-        value.fault(format!("{} \"{text}\" is not a path", value.key), format!("write \"/{text}\""));
         return None;
     }
     Some(text)

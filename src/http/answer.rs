@@ -20,6 +20,7 @@ macro_rules! answers {
 
         impl Answer {
             /// Every answer there is, in the order of their codes.
+            #[cfg(test)]
             pub(crate) const ALL: &'static [Self] = &[ $( Self::$name, )+ ];
 
             /// The stable code of `{"code": …}`.
@@ -33,6 +34,7 @@ macro_rules! answers {
             }
 
             /// When it is given and what helps, for docs/reference/errors.md.
+            #[cfg(test)]
             pub(crate) fn meaning(self) -> &'static str {
                 match self { $( Self::$name => concat!($($doc),+), )+ }
             }
@@ -93,8 +95,6 @@ answers! {
     Down = 503, 3, "upstream down";
     /// No room left to keep request bodies (`spool.disk`).
     SpoolFull = 503, 4, "no room for the request body";
-    /// The gateway is shutting down.
-    Draining = 503, 5, "shutting down";
     /// The answer's head did not come in time (`first_byte`).
     FirstByteTimeout = 504, 1, "upstream too slow";
     /// The route's `timeout` passed.

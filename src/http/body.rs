@@ -24,9 +24,7 @@ pub(crate) enum Body {
     Empty,
     /// All of the bytes, already here.
     Full(Bytes),
-    /// Bytes as they come from an HTTP upstream.
-    Incoming(Incoming),
-    /// Bytes as some other side makes them.
+    /// Bytes as a side makes them.
     Stream(Pin<Box<dyn HttpBody<Data = Bytes, Error = BoxError>>>),
 }
 
@@ -48,7 +46,6 @@ impl fmt::Debug for Body {
         f.write_str(match self {
             Self::Empty => "Body::Empty",
             Self::Full(_) => "Body::Full",
-            Self::Incoming(_) => "Body::Incoming",
             Self::Stream(_) => "Body::Stream",
         })
     }
@@ -67,10 +64,6 @@ impl HttpBody for Body {
                 *this = Self::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Self::Incoming(incoming) => {
-                let frame = ready!(Pin::new(incoming).poll_frame(cx));
-                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
-            }
             Self::Stream(stream) => stream.as_mut().poll_frame(cx),
         }
     }
@@ -79,7 +72,6 @@ impl HttpBody for Body {
         match self {
             Self::Empty => true,
             Self::Full(_) => false,
-            Self::Incoming(incoming) => incoming.is_end_stream(),
             Self::Stream(stream) => stream.is_end_stream(),
         }
     }
@@ -88,7 +80,6 @@ impl HttpBody for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Incoming(incoming) => incoming.size_hint(),
             Self::Stream(stream) => stream.size_hint(),
         }
     }

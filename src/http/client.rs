@@ -11,7 +11,7 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 
 /// The client of one exchange as both sides shall see it.
 ///
-/// Cheap to clone: the text of the address is made once a connection, not once a request.
+/// Cheap to clone: the texts of addresses are made once a connection, not once a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     /// The client's address: the connection's peer, or whom a trusted proxy named.
@@ -22,6 +22,8 @@ pub(crate) struct Client {
     pub(crate) port: u16,
     /// The address of the gateway that the client reached (`SERVER_ADDR`, `SERVER_PORT`).
     pub(crate) server: SocketAddr,
+    /// Its address as text, without port or brackets.
+    pub(crate) server_ip_text: Arc<str>,
     /// Whether the client's own connection was encrypted (ours, or the trusted proxy's).
     pub(crate) https: bool,
     /// Whether the peer of the connection is a trusted proxy, whose X-Forwarded-* are believed.
@@ -32,7 +34,15 @@ impl Client {
     /// The client of a cleartext connection from `peer` to `server`.
     pub(crate) fn of_connection(peer: SocketAddr, server: SocketAddr) -> Self {
         let ip = peer.ip().to_canonical();
-        Self { ip, ip_text: ip.to_string().into(), port: peer.port(), server, https: false, via_trusted_proxy: false }
+        Self {
+            ip,
+            ip_text: ip.to_string().into(),
+            port: peer.port(),
+            server,
+            server_ip_text: server.ip().to_canonical().to_string().into(),
+            https: false,
+            via_trusted_proxy: false,
+        }
     }
 
     /// The client of one request on this connection: the peer itself, or, if that is a trusted proxy,

@@ -12,8 +12,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use super::Answer;
 
-/// Fields that concern one connection, `TE` and what `Connection` names apart.
-const HOP_BY_HOP: [HeaderName; 8] = [
+/// Fields that concern one connection, `TE` and what `Connection` names apart; and `Expect`, which the
+/// edge has answered.
+const HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -22,6 +23,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     TRAILER,
     TRANSFER_ENCODING,
     UPGRADE,
+    EXPECT,
 ];
 
 /// The elements of a comma-separated field, over all of its lines, trimmed, empty ones left out.
@@ -38,26 +40,38 @@ fn elements<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item
 ///
 /// `TE` stays if it says `trailers`, and says nothing else then.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    // Empty but for odd clients: the usual `keep-alive`, `close` and `upgrade` name no further field.
-    let named: Vec<HeaderName> = elements(headers, &CONNECTION)
-        .filter(|option| {
-            ![&b"keep-alive"[..], b"close", b"upgrade", b"te"].iter().any(|o| option.eq_ignore_ascii_case(o))
-        })
-        .filter_map(|option| HeaderName::from_bytes(option).ok())
-        // What a message is and whom it is for was decided with these; they are not the client's to hide.
-        .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
-        .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
+    // One look at the names there are is cheaper than one search for each that might be there.
+    let mut te = false;
+    let mut stripped = Vec::new();
+    for name in headers.keys() {
+        te |= *name == TE;
+        if HOP_BY_HOP.contains(name) {
+            stripped.push(name.clone());
+        }
+    }
+    if stripped.contains(&CONNECTION) {
+        stripped.extend(named_by_connection(headers));
+    }
+    for name in &stripped {
         headers.remove(name);
     }
-    headers.remove(EXPECT);
-    if headers.contains_key(TE) {
+    if te && headers.contains_key(TE) {
         if elements(headers, &TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers")) {
             headers.insert(TE, HeaderValue::from_static("trailers"));
         } else {
             headers.remove(TE);
         }
     }
+}
+
+/// The further fields that `Connection` names: none but from odd clients.
+fn named_by_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    const USUAL: [&[u8]; 4] = [b"keep-alive", b"close", b"upgrade", b"te"];
+    elements(headers, &CONNECTION)
+        .filter(|option| !USUAL.iter().any(|usual| option.eq_ignore_ascii_case(usual)))
+        .filter_map(|option| HeaderName::from_bytes(option).ok())
+        // What a message is and whom it is for was decided with these; they are not the client's to hide.
+        .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
 }
 
 /// Whether the client asks to speak WebSocket on this connection. To be asked before the fields that
@@ -107,6 +121,10 @@ fn may_say(name: &str, trusted: bool) -> bool {
 /// hyper itself refuses a bad or doubtful `Content-Length` and a `Transfer-Encoding` that does not end
 /// in `chunked`, and drops `Content-Length` beside `Transfer-Encoding`.
 pub(crate) fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Answer> {
+    // Most requests have none of these fields, and one look at their names tells.
+    if !headers.keys().any(|name| [TRANSFER_ENCODING, CONTENT_LENGTH, EXPECT, UPGRADE].contains(name)) {
+        return Ok(());
+    }
     if headers.contains_key(TRANSFER_ENCODING) {
         check_transfer_encoding(version, headers)?;
     }

@@ -17,9 +17,9 @@ pub(crate) struct Timeline {
 
 impl Timeline {
     /// Starts at the moment the request's head was complete.
-    pub(crate) fn start() -> Self {
+    pub(crate) fn start(now: Instant) -> Self {
         Self {
-            started: Instant::now(),
+            started: now,
             queued: Cell::new(Duration::ZERO),
             handed_over: Cell::new(None),
             first_byte: Cell::new(None),

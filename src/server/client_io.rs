@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::http::Timeouts;
@@ -77,6 +78,8 @@ pub(super) struct ClientIo {
     /// Armed while the client takes nothing.
     write_timer: Option<Pin<Box<Sleep>>>,
     lingering: Option<Linger>,
+    /// Tells by its end that the socket is gone, whoever had it last.
+    _held: oneshot::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -86,9 +89,11 @@ struct Linger {
 }
 
 impl ClientIo {
-    pub(super) fn new(stream: TcpStream, reading: Arc<Reading>, timeouts: &Timeouts) -> Self {
+    /// The socket, and what ends with it.
+    pub(super) fn new(stream: TcpStream, reading: Arc<Reading>, timeouts: &Timeouts) -> (Self, oneshot::Receiver<()>) {
         let first_head = Instant::now() + timeouts.header;
-        Self {
+        let (held, gone) = oneshot::channel();
+        let io = Self {
             stream,
             reading,
             header: timeouts.header,
@@ -98,7 +103,9 @@ impl ClientIo {
             read_timer: Box::pin(sleep_until(first_head)),
             write_timer: None,
             lingering: None,
-        }
+            _held: held,
+        };
+        (io, gone)
     }
 
     /// Called when there is nothing to read: ready when that has been so for too long.
@@ -235,7 +242,7 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         let reading = Reading::new();
-        let io = ClientIo::new(stream, Arc::clone(&reading), timeouts);
+        let (io, _gone) = ClientIo::new(stream, Arc::clone(&reading), timeouts);
         (client, io, reading)
     }
 
@@ -283,6 +290,18 @@ mod tests {
             assert_eq!(io.read(&mut bytes).await.unwrap(), 4);
         })
         .await;
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_outlives_the_deadlines_of_requests_and_of_idle_connections() {
+        let (mut client, mut io, reading) = connected(&quick()).await;
+        reading.idle();
+        reading.busy();
+        reading.tunnel();
+        let silent = tokio::time::timeout(quick().idle * 4, io.read(&mut [0; 16])).await;
+        assert!(silent.is_err(), "a silent tunnel was cut: {silent:?}");
+        client.write_all(b"late").await.unwrap();
+        assert_eq!(io.read(&mut [0; 16]).await.unwrap(), 4);
     }
 
     #[tokio::test]

@@ -33,6 +33,9 @@ use crate::telemetry::Recorded;
 /// Bytes hyper may hold of one connection, in each direction.
 const BUFFER: usize = 64 << 10;
 
+/// Header lines that hyper allows if it is not told otherwise.
+const HYPERS_HEADERS: usize = 100;
+
 /// What all requests of a connection share.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -52,15 +55,16 @@ pub(super) async fn serve(
     let limits = &table.edge.limits;
     let reading = Reading::new();
     let age = Age::new(&table.edge.timeouts);
-    let io = ClientIo::new(stream, Arc::clone(&reading), &table.edge.timeouts);
+    let (io, gone) = ClientIo::new(stream, Arc::clone(&reading), &table.edge.timeouts);
     connection.worker.recorder().connection_opened();
 
     let service = service_fn(|request: Request<Incoming>| {
         reading.busy();
+        let now = Instant::now();
         let (connection, reading, age) = (&connection, &reading, &age);
         async move {
-            let mut response = connection.worker.serve(request, &connection.client).await;
-            let last = connection.closing.get() || age.is_over();
+            let mut response = connection.worker.serve(request, &connection.client, now.into_std()).await;
+            let last = connection.closing.get() || age.is_over(now);
             let tunnel = response.status() == StatusCode::SWITCHING_PROTOCOLS;
             if last && !tunnel {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -68,26 +72,36 @@ pub(super) async fn serve(
             Ok::<_, Infallible>(response.map(|body| Answered { body, tunnel, reading: Arc::clone(reading) }))
         }
     });
-    let serving = http1::Builder::new()
+    let mut http = http1::Builder::new();
+    // Said aloud, even hyper's own number makes it fill its table of headers anew for each request.
+    if limits.headers != HYPERS_HEADERS {
+        http.max_headers(limits.headers);
+    }
+    let serving = http
         .auto_date_header(true)
-        .max_headers(limits.headers)
         .max_header_size(limits.header_bytes)
         .max_buf_size(BUFFER.max(limits.header_bytes))
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
-    let mut serving = pin!(serving);
-    let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
-        () = draining(&mut phases) => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
+    let ended = {
+        let mut serving = pin!(serving);
+        tokio::select! {
+            biased;
+            ended = serving.as_mut() => ended,
+            () = draining(&mut phases) => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
         }
     };
     // The client's faults and its leaving; what they did to an exchange stands in its record.
     if let Err(error) = ended {
         tracing::debug!(client = %connection.client.ip_text, %error, "the connection ended early");
     }
+    // A tunnel goes on without HTTP. It is a connection all the same: counted against the limits, and
+    // waited for while draining. The sender is never used; its end is the news.
+    let _ = gone.await;
     connection.worker.recorder().connection_closed();
 }
 
@@ -109,11 +123,11 @@ impl Age {
         Self { requests_left: Cell::new(timeouts.requests_per_connection), end: Instant::now() + age }
     }
 
-    /// Counts a request; true when it is the connection's last.
-    fn is_over(&self) -> bool {
+    /// Counts a request that came at `now`; true when it is the connection's last.
+    fn is_over(&self, now: Instant) -> bool {
         let left = self.requests_left.get().saturating_sub(1);
         self.requests_left.set(left);
-        left == 0 || Instant::now() >= self.end
+        left == 0 || now >= self.end
     }
 }
 

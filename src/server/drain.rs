@@ -28,18 +28,13 @@ pub(crate) enum Phase {
     Over,
 }
 
-/// Tells workers when to go, and tells those who ask how far it has come.
+/// Tells workers when to go.
 #[derive(Clone, Debug)]
 pub(crate) struct Drain(watch::Sender<Phase>);
 
 impl Drain {
     pub(crate) fn new() -> Self {
         Self(watch::Sender::new(Phase::Serving))
-    }
-
-    /// How far it has come.
-    pub(crate) fn phase(&self) -> Phase {
-        *self.0.borrow()
     }
 
     /// Hears of every phase to come.

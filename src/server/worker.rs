@@ -26,6 +26,9 @@ use crate::http::Client;
 /// First and longest pause of accepting when the system has no descriptors left.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
+/// How often a worker wakes for nothing.
+const TICK: Duration = Duration::from_secs(1);
+
 /// What the workers of a server have in common.
 #[derive(Clone, Debug)]
 pub(super) struct Common {
@@ -62,11 +65,22 @@ pub(super) fn run(
         let worker = Rc::new(worker());
         let logged = Rc::clone(&worker);
         tokio::task::spawn_local(async move { logged.recorder().keep_log_moving().await });
+        tokio::task::spawn_local(tick());
         serve(worker, listeners, phases, census).await;
         // A handler's connections (a database pool) may belong to any worker's event loop, so
         // none stops turning before all have answered their last request.
         last_one_out.wait().await;
     });
+}
+
+/// Keeps a timer armed that is due before nearly every other.
+///
+/// Tokio wakes its own event loop, with a write to an eventfd and one more wait, for each timer that is
+/// set to fire before all others. Deadlines of requests are seconds away: beside this one, they are not.
+async fn tick() {
+    loop {
+        sleep(TICK).await;
+    }
 }
 
 /// Accepts until draining, then waits for what is in flight.

@@ -21,12 +21,14 @@ use tokio::sync::Notify;
 use super::counters::WorkerCell;
 use super::line::{Clock, Line};
 
-/// A batch of this many bytes is handed over at once…
-const BATCH_BYTES: usize = 16 << 10;
+/// A batch of this many bytes is handed over at once: each costs the wake-up of another thread and a write…
+const BATCH_BYTES: usize = 64 << 10;
 /// …a smaller one after this long.
 const BATCH_DELAY: Duration = Duration::from_millis(100);
+/// Room behind a full batch for the line that made it full.
+const LINE_ROOM: usize = 8 << 10;
 /// Batches that may wait for the writer: 8 MiB of lines.
-const BATCHES: usize = 512;
+const BATCHES: usize = 128;
 /// How often the writer looks whether its file was moved away.
 const MOVED_CHECK: Duration = Duration::from_secs(1);
 /// How long the end of the process waits for the last lines.
@@ -135,7 +137,7 @@ impl Lines {
     pub(crate) fn append(&self, line: &Line<'_>) {
         let mut batch = self.batch.borrow_mut();
         if batch.lines == 0 {
-            batch.bytes.reserve(BATCH_BYTES + (BATCH_BYTES >> 2));
+            batch.bytes.reserve(BATCH_BYTES + LINE_ROOM);
             self.filling.notify_one();
         }
         line.append(&mut batch.bytes, &mut self.clock.borrow_mut(), SystemTime::now());

@@ -4,13 +4,14 @@
 //! known, and closes it with the answer; from there it travels in the answer's body. The record is
 //! written when the exchange is dropped, so it is written exactly once whatever happens: the body
 //! ends, the side breaks off, the client leaves, the future is cancelled.
-//! Nothing here allocates or touches another worker's memory, but for a body's own counter.
+//! One allocation holds all of it; nothing here touches another worker's memory, but for a body's own counter.
 
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use ::http::header::{CONTENT_LENGTH, HOST, REFERER, USER_AGENT};
 use ::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
@@ -42,8 +43,17 @@ impl Recorder {
         Self { worker: Rc::new(Worker { index, cell, unmatched: unmatched.cell(index), lines }) }
     }
 
-    /// Opens the exchange of a request whose head is there.
-    pub(crate) fn open(&self, method: &Method, target: &Uri, client: &Client, request_id: &HeaderValue) -> Exchange {
+    /// Opens the exchange of a request whose head is there, which was at `now`.
+    ///
+    /// Boxed, since it moves with the answer through many hands, and each move would copy all of it.
+    pub(crate) fn open(
+        &self,
+        now: Instant,
+        method: &Method,
+        target: &Uri,
+        client: &Client,
+        request_id: &HeaderValue,
+    ) -> Box<Exchange> {
         let told = self.worker.lines.is_some().then(|| Told {
             method: method.clone(),
             target: target.clone(),
@@ -54,8 +64,8 @@ impl Recorder {
             user_agent: None,
             referer: None,
         });
-        Exchange {
-            timeline: Timeline::start(),
+        Box::new(Exchange {
+            timeline: Timeline::start(now),
             worker: Rc::clone(&self.worker),
             told,
             head_only: method == Method::HEAD,
@@ -68,7 +78,7 @@ impl Recorder {
             received: None,
             bytes_out: 0,
             ended: Ended::ClientGone,
-        }
+        })
     }
 
     /// A client's connection was accepted.
@@ -178,11 +188,6 @@ impl Exchange {
         self.side
     }
 
-    /// The name of the upstream that serves it; empty before one is chosen.
-    pub(crate) fn upstream(&self) -> &str {
-        self.upstream.as_ref().map_or("", |upstream| upstream.name())
-    }
-
     /// The gateway answers itself, with `code`; `reason` counts against the upstream where it is to blame.
     ///
     /// Where a side had been chosen, the exchange stays that side's: its failures are what sides are
@@ -195,7 +200,7 @@ impl Exchange {
     }
 
     /// The head of the answer is ready; the record is written when its body ends or is dropped.
-    pub(crate) fn close_with(mut self, response: Response<Body>) -> Response<Recorded> {
+    pub(crate) fn close_with(mut self: Box<Self>, response: Response<Body>) -> Response<Recorded> {
         let status = response.status();
         self.status = Some(status);
         // Of these hyper sends no body, whatever the side gave; it drops it unread.
@@ -287,7 +292,7 @@ pub(crate) struct Recorded {
     body: Body,
     /// The bytes after which hyper stops reading the body, where the head says so.
     expected: Option<u64>,
-    exchange: Option<Exchange>,
+    exchange: Option<Box<Exchange>>,
 }
 
 impl Recorded {
@@ -370,13 +375,19 @@ mod tests {
             Self { telemetry, recorder, route, php, directory }
         }
 
-        fn open(&self, method: &Method) -> Exchange {
+        fn open(&self, method: &Method) -> Box<Exchange> {
             let client = Client::of_connection("203.0.113.9:4711".parse().unwrap(), "127.0.0.1:80".parse().unwrap());
             let target = Uri::from_static("/a/../orders/7?token=s3cret&a=1");
-            self.recorder.as_ref().unwrap().open(method, &target, &client, &HeaderValue::from_static("r1"))
+            self.recorder.as_ref().unwrap().open(
+                Instant::now(),
+                method,
+                &target,
+                &client,
+                &HeaderValue::from_static("r1"),
+            )
         }
 
-        fn on_php(&self) -> Exchange {
+        fn on_php(&self) -> Box<Exchange> {
             let mut exchange = self.open(&Method::GET);
             exchange.routed(&self.route, "legacy", 7);
             exchange.sided(Side::Legacy, &self.php);
@@ -614,7 +625,8 @@ mod tests {
                     let client = Client::of_connection("[::1]:1".parse().unwrap(), "[::1]:2".parse().unwrap());
                     let id = HeaderValue::from_static("r1");
                     for _ in 0..500 {
-                        let mut exchange = recorder.open(&Method::GET, &Uri::from_static("/"), &client, &id);
+                        let mut exchange =
+                            recorder.open(Instant::now(), &Method::GET, &Uri::from_static("/"), &client, &id);
                         exchange.routed(route, "new", 1);
                         exchange.sided(Side::New, php);
                         drop(exchange.close_with(Response::new(Body::Empty)));

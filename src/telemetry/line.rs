@@ -71,7 +71,7 @@ impl Line<'_> {
         out.extend_from_slice(b"{\"time\":\"");
         clock.append(out, now);
         out.extend_from_slice(b"\",\"request_id\":\"");
-        escape(out, &text_of(self.request_id, HEADER_MAX));
+        escape_header(out, self.request_id);
         out.extend_from_slice(b"\",\"client\":\"");
         escape(out, self.client);
         out.extend_from_slice(b"\",\"method\":\"");
@@ -110,7 +110,7 @@ impl Line<'_> {
     fn append_target(&self, out: &mut Vec<u8>) {
         if let Some(host) = self.host {
             out.extend_from_slice(b"\",\"host\":\"");
-            escape(out, &text_of(host, HEADER_MAX));
+            escape_header(out, host);
         }
         out.extend_from_slice(b"\",\"path\":\"");
         let path = cut(self.path, TARGET_MAX);
@@ -141,7 +141,7 @@ impl Line<'_> {
     fn append_headers(&self, out: &mut Vec<u8>) {
         if let Some(agent) = self.user_agent {
             out.extend_from_slice(b"\",\"user_agent\":\"");
-            escape(out, &text_of(agent, HEADER_MAX));
+            escape_header(out, agent);
         }
         if let Some(referer) = self.referer {
             out.extend_from_slice(b"\",\"referer\":\"");
@@ -192,6 +192,9 @@ fn text_of(value: &HeaderValue, max: usize) -> std::borrow::Cow<'_, str> {
 
 /// The longest start of `text` that has at most `max` bytes.
 fn cut(text: &str, max: usize) -> &str {
+    if text.len() <= max {
+        return text;
+    }
     let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     text.get(..end).unwrap_or(text)
 }
@@ -263,10 +266,30 @@ fn words(name: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Appends a header's value, at most [`HEADER_MAX`] bytes of it, as [`escape`] does.
+fn escape_header(out: &mut Vec<u8>, value: &HeaderValue) {
+    let bytes = value.as_bytes();
+    if bytes.len() <= HEADER_MAX && all_plain(bytes) {
+        out.extend_from_slice(bytes);
+    } else {
+        escape(out, &text_of(value, HEADER_MAX));
+    }
+}
+
+/// Whether every byte stands for itself: printable ASCII but for the two that JSON escapes.
+fn all_plain(bytes: &[u8]) -> bool {
+    // Without a way out early, so that the compiler looks at many bytes at once.
+    bytes.iter().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~') & (*byte != b'"') & (*byte != b'\\'))
+}
+
 /// Appends `text` as it may stand between the quotes of a JSON string.
 ///
 /// DEL and the C1 controls are escaped too: JSON allows them, but a terminal obeys them.
 fn escape(out: &mut Vec<u8>, text: &str) {
+    // Nearly all that is logged is plain, and a look at bytes is far cheaper than one at characters.
+    if all_plain(text.as_bytes()) {
+        return out.extend_from_slice(text.as_bytes());
+    }
     let mut rest = text;
     while let Some(at) = rest.find(|c: char| c.is_control() || c == '"' || c == '\\') {
         let (plain, special) = rest.split_at(at);
@@ -312,7 +335,8 @@ fn append_number(out: &mut Vec<u8>, number: u64) {
 
 /// Milliseconds with three digits behind the point.
 fn append_millis(out: &mut Vec<u8>, duration: Duration) {
-    append_number(out, u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+    // Not `as_millis`, which counts in 128 bits.
+    append_number(out, duration.as_secs().saturating_mul(1_000).saturating_add(duration.subsec_millis().into()));
     out.push(b'.');
     append_three_digits(out, duration.subsec_micros() % 1_000);
 }

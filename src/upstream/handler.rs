@@ -16,7 +16,6 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use ::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use ::http::{HeaderValue, Request, Response};
@@ -28,6 +27,7 @@ use tower_service::Service;
 
 use self::blocking::Blocking;
 use self::watch::{Answered, Watch};
+use super::warnings::Warnings;
 use super::{Error, Inbound};
 use crate::http::{Body, BoxError, Timeline};
 
@@ -55,6 +55,7 @@ pub(crate) struct Handler {
     kind: Kind,
     watch: Arc<Watch>,
     installed: OnceLock<Installed>,
+    warnings: Warnings,
 }
 
 enum Installed {
@@ -71,7 +72,13 @@ impl fmt::Debug for Handler {
 impl Handler {
     /// A handler of this name, to be installed before requests come.
     pub(crate) fn declare(name: &str, kind: Kind) -> Self {
-        Self { name: name.to_owned(), kind, watch: Arc::new(Watch::new(name, kind)), installed: OnceLock::new() }
+        Self {
+            name: name.to_owned(),
+            kind,
+            watch: Arc::new(Watch::new(name, kind)),
+            installed: OnceLock::new(),
+            warnings: Warnings::default(),
+        }
     }
 
     /// A handler that runs on the workers.
@@ -130,27 +137,13 @@ impl Handler {
         &self.name
     }
 
-    pub(crate) fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    pub(crate) fn is_installed(&self) -> bool {
-        self.installed.get().is_some()
+    pub(super) fn warnings(&self) -> &Warnings {
+        &self.warnings
     }
 
     /// How often it kept a worker from everything else for too long.
     pub(crate) fn stalls(&self) -> u64 {
         self.watch.stalls()
-    }
-
-    /// The longest that it kept a worker at once.
-    pub(crate) fn longest_stall(&self) -> Duration {
-        self.watch.longest_stall()
-    }
-
-    /// The time spent in its code, over all threads.
-    pub(crate) fn busy(&self) -> Duration {
-        self.watch.busy()
     }
 
     /// Lets the service answer the request.

@@ -4,11 +4,13 @@
 //! [`Timeline`] to fill in, and gives back a response or an [`Error`] that says what happened,
 //! whose fault it was and what the client may be told.
 
-pub mod fastcgi;
+pub(crate) mod fastcgi;
 pub(crate) mod files;
 pub(crate) mod handler;
 pub(crate) mod http;
+mod warnings;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use ::http::{HeaderValue, Response};
 use tokio::time::Instant;
 
 pub(crate) use self::handler::Handler;
+use self::warnings::Warnings;
 use crate::http::{Answer, Body, BodyFault, BoxError, CanonicalPath, Client, RequestBody, Timeline};
 
 /// A request as a side is given it: checked, cleaned and with its one path.
@@ -63,6 +66,43 @@ impl Target {
             Self::Handler(handler) => handler.call(inbound, timeline).await,
         }
     }
+
+    fn warnings(&self) -> &Warnings {
+        match self {
+            Self::Php(php) => php.warnings(),
+            Self::Http(service) => service.warnings(),
+            Self::Handler(handler) => handler.warnings(),
+        }
+    }
+
+    /// Says why it gave no answer, with the whole chain of causes: loudly when it is to blame, but once a
+    /// second for each reason; quietly when the client is.
+    pub(crate) fn log(&self, error: &Error, request_id: &str) {
+        let (upstream, causes) = (self.name(), Causes(error));
+        match error.reason() {
+            None => tracing::debug!(upstream, request_id, "{causes}"),
+            Some(reason) => {
+                if let Some(unsaid) = self.warnings().admit(reason) {
+                    tracing::warn!(upstream, request_id, unsaid, "{causes}");
+                }
+            }
+        }
+    }
+}
+
+/// An error and what caused it, on one line.
+struct Causes<'e>(&'e Error);
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = std::error::Error::source(self.0);
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
 }
 
 /// Why a side gave no answer. Which side it was, the exchange knows.
@@ -70,7 +110,11 @@ impl Target {
 pub(crate) enum Error {
     /// Nothing of the request was sent.
     #[error("cannot connect to {address}")]
-    Unreachable { address: String, #[source] source: std::io::Error },
+    Unreachable {
+        address: String,
+        #[source]
+        source: std::io::Error,
+    },
     /// It failed for a whole `connect` deadline; only a probe goes there now.
     #[error("down since {since:?}; requests are refused until a probe succeeds")]
     Down { since: Duration },
@@ -82,7 +126,10 @@ pub(crate) enum Error {
     QueueTimeout { waited: Duration },
     /// The connection ended before the answer's head was complete. It may have acted.
     #[error("the connection ended before the answer's head was complete")]
-    Broken { #[source] source: Option<BoxError> },
+    Broken {
+        #[source]
+        source: Option<BoxError>,
+    },
     /// The reply breaks the protocol.
     #[error("invalid reply: {what}")]
     BadReply { what: &'static str },
@@ -145,6 +192,11 @@ impl Error {
         }
     }
 
+    /// What the client is told in `Allow`, where the path is served for other methods.
+    pub(crate) fn allow(&self) -> Option<HeaderValue> {
+        matches!(self, Self::FileMethod).then(|| HeaderValue::from_static("GET, HEAD"))
+    }
+
     /// The reason in `strangler_upstream_failures_total{upstream,reason}`; `None` when the side is not to blame.
     pub(crate) fn reason(&self) -> Option<&'static str> {
         match self {
@@ -165,5 +217,30 @@ impl Error {
             | Self::NoFile { .. }
             | Self::FileMethod => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hundred_refusals_for_one_reason_are_a_line_or_two() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let writer = std::sync::Mutex::new(file.reopen().unwrap());
+        let subscriber = tracing_subscriber::fmt().with_writer(writer).with_ansi(false).finish();
+        let target = Target::Handler(Arc::new(Handler::new("users")));
+        tracing::subscriber::with_default(subscriber, || {
+            for n in 0..100 {
+                let source = std::io::ErrorKind::ConnectionRefused.into();
+                target.log(&Error::Unreachable { address: "unix:/php".to_owned(), source }, &n.to_string());
+            }
+            target.log(&Error::BadReply { what: "no head" }, "101");
+            target.log(&Error::NoFile { why: "absent" }, "102");
+        });
+        let log = std::fs::read_to_string(file.path()).unwrap();
+        let said = log.matches("cannot connect to unix:/php: connection refused").count();
+        assert!((1..=2).contains(&said), "{log}");
+        assert!(log.contains("request_id=\"101\"") && !log.contains("request_id=\"102\""), "{log}");
     }
 }

@@ -4,15 +4,14 @@
 //! request. Nothing in it can be trusted: it may hold a client's bytes, so control characters are
 //! escaped; a loop in a script writes without end, so its size and its rate have bounds.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
-
 use http::HeaderValue;
+
+use crate::upstream::warnings::Limit;
 
 /// The most of one request's STDERR that is logged.
 const LOGGED_BYTES: usize = 8 << 10;
 /// Lines a second from one pool.
-const LINES_A_SECOND: u64 = 20;
+pub(super) const LINES_A_SECOND: u64 = 20;
 
 /// One request's STDERR so far.
 #[derive(Debug, Default)]
@@ -56,35 +55,6 @@ fn printable(text: &[u8]) -> String {
     line
 }
 
-/// Lines of one pool's processes in the second that runs.
-#[derive(Debug)]
-pub(super) struct Limit {
-    epoch: Instant,
-    /// Which second since `epoch` is counted.
-    second: AtomicU64,
-    lines: AtomicU64,
-}
-
-impl Default for Limit {
-    fn default() -> Self {
-        Self { epoch: Instant::now(), second: AtomicU64::new(0), lines: AtomicU64::new(0) }
-    }
-}
-
-impl Limit {
-    /// Whether one more line may be written, and how many were not in the second before.
-    ///
-    /// Two workers that meet at the turn of a second may let a line too many through; a log bears that.
-    pub(super) fn admit(&self) -> Option<u64> {
-        let now = self.epoch.elapsed().as_secs();
-        if self.second.swap(now, Relaxed) != now {
-            let before = self.lines.swap(1, Relaxed);
-            return Some(before.saturating_sub(LINES_A_SECOND));
-        }
-        (self.lines.fetch_add(1, Relaxed) < LINES_A_SECOND).then_some(0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,13 +71,5 @@ mod tests {
             complaints.push(&[b'x'; 5000]);
         }
         assert_eq!((complaints.text.len(), complaints.beyond), (LOGGED_BYTES, 15_000 - LOGGED_BYTES));
-    }
-
-    #[test]
-    fn a_flood_is_cut_to_so_many_lines_a_second() {
-        let limit = Limit::default();
-        // The clock may turn once on the way: two seconds' worth at most.
-        let admitted = (0..1000).filter(|_| limit.admit().is_some()).count();
-        assert!((20..=40).contains(&admitted), "{admitted}");
     }
 }

@@ -52,14 +52,46 @@ pub(crate) const DEFAULT_DENY: &[&str] = &[
     "uploads/*.php",
 ];
 
-/// The patterns of `deny`.
+/// The patterns of `deny`. Every request is held against all of them.
 #[derive(Debug)]
-pub(crate) struct Deny(Vec<Vec<String>>);
+pub(crate) struct Deny {
+    /// Patterns of one segment by the letter that ends them: nearly all names are through with that.
+    ending: Vec<Vec<Part>>,
+    /// Patterns of one segment with a wildcard at their end.
+    open: Vec<Part>,
+    /// Patterns of several segments.
+    runs: Vec<Vec<Part>>,
+}
+
+/// What one segment is matched against.
+#[derive(Debug)]
+struct Part {
+    pattern: Box<[u8]>,
+    /// The letters a segment must begin and end with, in lower case; `None` where a wildcard stands.
+    first: Option<u8>,
+    last: Option<u8>,
+}
 
 impl Deny {
     pub(super) fn new(patterns: &[String]) -> Self {
-        let parts = |pattern: &String| pattern.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
-        Self(patterns.iter().map(parts).filter(|parts: &Vec<String>| !parts.is_empty()).collect())
+        let mut deny = Self { ending: Vec::new(), open: Vec::new(), runs: Vec::new() };
+        deny.ending.resize_with(1 << u8::BITS, Vec::new);
+        for pattern in patterns {
+            let mut parts: Vec<Part> = pattern.split('/').filter(|part| !part.is_empty()).map(Part::new).collect();
+            match (parts.pop(), parts.is_empty()) {
+                (Some(only), true) => deny.place_of(only.last).push(only),
+                (Some(last), false) => {
+                    parts.push(last);
+                    deny.runs.push(parts);
+                }
+                (None, _) => {}
+            }
+        }
+        deny
+    }
+
+    fn place_of(&mut self, last: Option<u8>) -> &mut Vec<Part> {
+        last.and_then(|letter| self.ending.get_mut(usize::from(letter))).unwrap_or(&mut self.open)
     }
 
     /// Whether a path is not to be answered.
@@ -67,10 +99,34 @@ impl Deny {
         let path = path.trim_start_matches('/');
         let path =
             path.strip_prefix(".well-known").filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(path);
-        self.0.iter().any(|parts| {
-            let mut segments = path.split('/').filter(|segment| !segment.is_empty());
-            parts.iter().all(|part| segments.any(|segment| glob(part.as_bytes(), segment.as_bytes())))
-        })
+        let segments = || path.as_bytes().split(|&byte| byte == b'/').filter(|segment| !segment.is_empty());
+        segments().any(|segment| self.hides_name(segment))
+            || self.runs.iter().any(|parts| {
+                let mut segments = segments();
+                parts.iter().all(|part| segments.any(|segment| part.matches(segment)))
+            })
+    }
+
+    fn hides_name(&self, name: &[u8]) -> bool {
+        let ending = name.last().and_then(|last| self.ending.get(usize::from(last.to_ascii_lowercase())));
+        ending.into_iter().flatten().chain(&self.open).any(|part| part.matches(name))
+    }
+}
+
+impl Part {
+    fn new(pattern: &str) -> Self {
+        let letter = |byte: &u8| (!matches!(byte, b'*' | b'?')).then(|| byte.to_ascii_lowercase());
+        let pattern: Box<[u8]> = pattern.as_bytes().into();
+        Self { first: pattern.first().and_then(letter), last: pattern.last().and_then(letter), pattern }
+    }
+
+    fn matches(&self, segment: &[u8]) -> bool {
+        let begins_or_ends = |letter: Option<u8>, with: Option<&u8>| {
+            letter.is_none_or(|letter| with.is_some_and(|byte| byte.to_ascii_lowercase() == letter))
+        };
+        begins_or_ends(self.last, segment.last())
+            && begins_or_ends(self.first, segment.first())
+            && glob(&self.pattern, segment)
     }
 }
 
@@ -87,13 +143,6 @@ pub(super) fn is_source(path: &[u8]) -> bool {
 /// Matches `*` and `?`, without regard to the case of ASCII letters; in time proportional to both lengths.
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let same = |pattern: u8, text: u8| pattern == b'?' || pattern.eq_ignore_ascii_case(&text);
-    // Most patterns and names differ in their last letter already.
-    if let (Some(&last), Some(&end)) = (pattern.last(), text.last())
-        && last != b'*'
-        && !same(last, end)
-    {
-        return false;
-    }
     let (mut at, mut from) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while let Some(&byte) = text.get(from) {

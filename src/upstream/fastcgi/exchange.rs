@@ -68,8 +68,8 @@ impl Fault {
 /// A request that PHP works on. Dropped before the answer's end, it sees to the connection by itself.
 #[derive(Debug)]
 pub(super) struct InFlight {
-    /// `None` once the connection has gone back.
-    work: Option<Work>,
+    /// `None` once the connection has gone back. Boxed, since it moves on with the answer.
+    work: Option<Box<Work>>,
 }
 
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl InFlight {
             wanted: true,
             dead: false,
         };
-        Self { work: Some(work) }
+        Self { work: Some(Box::new(work)) }
     }
 
     /// Sends the request and waits for the answer's head, until `deadline` at most.
@@ -180,7 +180,7 @@ impl InFlight {
 
     /// The connection, of which only the slot is of use.
     pub(super) fn into_dead_connection(mut self) -> Option<Connection> {
-        self.work.take().map(Work::into_connection)
+        self.work.take().map(|work| work.into_connection())
     }
 
     /// Gives the connection back: the answer has come to its end. `as_declared`: it was what its head had promised.
@@ -247,14 +247,14 @@ impl Work {
     }
 
     /// The answer has ended, or the connection has: reports and keeps what can be used again.
-    fn into_connection(mut self) -> Connection {
+    fn into_connection(mut self: Box<Self>) -> Connection {
         self.complaints.report(&self.pool.name, &self.request_id, &self.pool.log_limit);
         self.input.clear();
         spare::put(self.input);
         self.connection
     }
 
-    fn finish(self, as_declared: bool) {
+    fn finish(self: Box<Self>, as_declared: bool) {
         let clean = as_declared && self.sending.is_done() && self.input.is_empty();
         let pool = Arc::clone(&self.pool);
         let condition = if clean { Condition::Clean } else { Condition::Spoiled };
@@ -262,7 +262,7 @@ impl Work {
     }
 
     /// Reads the answer to its end, for nobody.
-    async fn run_out(mut self) {
+    async fn run_out(mut self: Box<Self>) {
         let pool = Arc::clone(&self.pool);
         let mut ended = false;
         let end = poll_fn(|cx| {

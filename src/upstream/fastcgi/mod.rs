@@ -44,9 +44,10 @@ use self::pool::Pool;
 use self::reply::{Directives, Reply};
 use self::reply_body::ReplyBody;
 use self::script::{Resolved, Script, Site};
-pub(crate) use self::spawn::{SpawnError, Spawned};
 use self::sending::Outgoing;
-use self::spool::Disk;
+pub(crate) use self::spawn::{SpawnError, Spawned};
+use self::spool::{Disk, Spooled};
+use super::warnings::Warnings;
 use super::{Error, Inbound, files};
 use crate::http::{Body, Timeline};
 
@@ -98,7 +99,6 @@ pub(crate) struct Settings {
     pub(crate) try_files: bool,
     pub(crate) params: Vec<(String, String)>,
     pub(crate) on_client_abort: OnClientAbort,
-    pub(crate) status: Option<String>,
     pub(crate) spool_memory: u64,
     pub(crate) spool_disk: u64,
     pub(crate) deny: Vec<String>,
@@ -130,6 +130,7 @@ pub(crate) struct Php {
     constants: Constants,
     pool: Arc<Pool>,
     disk: Arc<Disk>,
+    warnings: Warnings,
 }
 
 impl Php {
@@ -140,6 +141,7 @@ impl Php {
             constants: Constants::new(&settings),
             pool: Pool::new(name, &settings),
             disk: Disk::new(settings.spool_disk),
+            warnings: Warnings::default(),
             settings,
         }
     }
@@ -150,6 +152,10 @@ impl Php {
 
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    pub(super) fn warnings(&self) -> &Warnings {
+        &self.warnings
     }
 
     /// How many PHP processes the gateway holds.
@@ -163,14 +169,15 @@ impl Php {
     }
 
     /// Bytes of request bodies on disk.
-    pub(crate) fn spooled(&self) -> u64 {
+    #[cfg(test)]
+    fn spooled(&self) -> u64 {
         self.disk.taken()
     }
 
     pub(crate) async fn call(&self, inbound: Inbound, timeline: &Timeline) -> Result<Response<Body>, Error> {
         match self.site.resolve(&inbound.path, &inbound.head.method)? {
             Resolved::Script(script) => self.run(&script, inbound, timeline).await,
-            Resolved::File(file) => files::serve(file, &inbound.head).await,
+            Resolved::File(file) => in_time(inbound.deadline, timeline, files::serve(file, &inbound.head)).await,
             Resolved::Redirect(path) => Ok(redirect(&path, inbound.head.uri.query())),
         }
     }
@@ -179,9 +186,10 @@ impl Php {
     async fn run(&self, script: &Script, inbound: Inbound, timeline: &Timeline) -> Result<Response<Body>, Error> {
         self.pool.refuse_while_down()?;
         let Inbound { head, body, client, request_id, deadline, .. } = inbound;
-        let late = |_| Error::DeadlinePassed { timeout: timeout_of(deadline, timeline) };
-        let receiving = spool::receive(body, self.settings.spool_memory, &self.disk);
-        let body = timeout_at(deadline, receiving).await.map_err(late)??;
+        let body = match body.declared_length() {
+            Some(0) => Spooled::Empty,
+            _ => in_time(deadline, timeline, spool::receive(body, self.settings.spool_memory, &self.disk)).await?,
+        };
         let request = params::Request { head: &head, request_id: &request_id, client: &client, script, body: &body };
         let outgoing = Outgoing {
             head: encode(&request, &self.constants)?,
@@ -190,7 +198,12 @@ impl Php {
             on_client_abort: self.settings.on_client_abort,
         };
         let (in_flight, opened) = self.exchange(&outgoing, is_idempotent(&head.method), deadline, timeline).await?;
-        self.answer(in_flight, opened, head).await
+        let Opened { reply: Reply { headers, directives, .. }, whole, .. } = &opened;
+        if directives.accel_redirect.is_some() || directives.sendfile.is_some() {
+            in_flight.run_out(*whole);
+            return in_time(deadline, timeline, self.file_instead(directives, headers, head)).await;
+        }
+        self.answer(in_flight, opened, &head.method)
     }
 
     /// Sends the request over a connection of the pool and gets the answer's head.
@@ -223,19 +236,11 @@ impl Php {
     }
 
     /// PHP's answer as the client gets it.
-    async fn answer(&self, mut in_flight: InFlight, opened: Opened, head: Parts) -> Result<Response<Body>, Error> {
+    fn answer(&self, mut in_flight: InFlight, opened: Opened, method: &Method) -> Result<Response<Body>, Error> {
         let Opened { reply, body, whole } = opened;
-        if reply.dropped > 0 && self.pool.log_limit.admit().is_some() {
-            tracing::warn!(
-                upstream = self.name,
-                lines = reply.dropped,
-                "PHP sent header lines that no client could read"
-            );
-        }
-        let Reply { status, headers, content_length, directives, .. } = reply;
-        if let Directives { accel_redirect: Some(_), .. } | Directives { sendfile: Some(_), .. } = directives {
-            in_flight.run_out(whole);
-            return self.file_instead(&directives, &headers, head).await;
+        let Reply { status, headers, content_length, dropped, .. } = reply;
+        if dropped > 0 && self.pool.log_limit.admit().is_some() {
+            tracing::warn!(upstream = self.name, lines = dropped, "PHP sent header lines that no client could read");
         }
         let mut response = Response::new(Body::Empty);
         *response.status_mut() = status;
@@ -244,7 +249,7 @@ impl Php {
             response.headers_mut().remove(CONTENT_LENGTH);
         }
         let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        if bodiless || head.method == Method::HEAD {
+        if bodiless || method == Method::HEAD {
             in_flight.run_out(whole);
         } else if whole {
             *response.body_mut() = whole_body(&mut in_flight, body, content_length)?.into();
@@ -303,6 +308,16 @@ fn whole_body(in_flight: &mut InFlight, mut body: Bytes, declared: Option<u64>) 
 /// RFC 9110, 9.2.2: asking twice has the effect of asking once.
 fn is_idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
+}
+
+/// Does what has no deadline of its own by that of the route.
+async fn in_time<T>(
+    deadline: Instant,
+    timeline: &Timeline,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let late = |_| Error::DeadlinePassed { timeout: timeout_of(deadline, timeline) };
+    timeout_at(deadline, work).await.map_err(late)?
 }
 
 /// The route's timeout, which is known here by its end only.

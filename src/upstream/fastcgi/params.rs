@@ -5,9 +5,6 @@
 //! straddles two records, and one that fits in none is refused before anything is sent. No byte of
 //! a client reaches a parameter's name but behind `HTTP_`, and there only letters, digits and `_`.
 
-use std::fmt::Display;
-use std::io::Write;
-
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST};
 use http::{HeaderName, HeaderValue, Version, request::Parts};
@@ -119,7 +116,7 @@ fn put_request(params: &mut Encoder<'_>, request: &Request<'_>) -> Result<(), Er
     // FPM reads as many bytes as this says and no more; the client's own word is checked against the body.
     match request.body.length() {
         0 if !head.headers.contains_key(CONTENT_LENGTH) => params.pair(b"CONTENT_LENGTH", b""),
-        length => params.shown(b"CONTENT_LENGTH", length),
+        length => params.number(b"CONTENT_LENGTH", length),
     }
 }
 
@@ -138,15 +135,15 @@ fn put_connection(params: &mut Encoder<'_>, request: &Request<'_>) -> Result<(),
     }
     params.pair(b"REQUEST_SCHEME", if client.https { b"https" } else { b"http" })?;
     params.pair(b"REMOTE_ADDR", client.ip_text.as_bytes())?;
-    params.shown(b"REMOTE_PORT", client.port)?;
-    params.shown(b"SERVER_ADDR", client.server.ip().to_canonical())?;
-    params.shown(b"SERVER_PORT", client.server.port())?;
+    params.number(b"REMOTE_PORT", client.port.into())?;
+    params.pair(b"SERVER_ADDR", client.server_ip_text.as_bytes())?;
+    params.number(b"SERVER_PORT", client.server.port().into())?;
     match host(head) {
         Some(host) => {
             params.pair(b"SERVER_NAME", without_port(host))?;
             params.pair(b"HTTP_HOST", host)
         }
-        None => params.shown(b"SERVER_NAME", client.server.ip().to_canonical()),
+        None => params.pair(b"SERVER_NAME", client.server_ip_text.as_bytes()),
     }
 }
 
@@ -259,13 +256,20 @@ impl<'o> Encoder<'o> {
         self.parts(b"", name, b"", std::iter::once(value))
     }
 
-    /// A pair whose value is a number or an address.
-    fn shown(&mut self, name: &[u8], value: impl Display) -> Result<(), Error> {
-        let mut text = [0; 64];
-        let mut room = &mut text[..];
-        // Neither is longer than an IPv6 address in full.
-        let left = if write!(room, "{value}").is_ok() { room.len() } else { 64 };
-        self.pair(name, text.get(..64 - left).unwrap_or_default())
+    fn number(&mut self, name: &[u8], number: u64) -> Result<(), Error> {
+        // By hand: there are several a request, and `fmt` takes longer than all the other parameters.
+        let mut digits = [0; 20];
+        let mut rest = number;
+        let mut length = 0;
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+            rest /= 10;
+            length += 1;
+            if rest == 0 {
+                break;
+            }
+        }
+        self.pair(name, digits.get(digits.len() - length..).unwrap_or_default())
     }
 
     /// `accept-language` becomes `HTTP_ACCEPT_LANGUAGE`; several values become one.

@@ -21,13 +21,14 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::complaints::Limit;
+use super::complaints::LINES_A_SECOND;
 use super::connection::{Dial, Stream, show};
 use super::health::Health;
 use super::record::END_OF_STDIN;
 use super::slots::{NoSlot, Slot, Slots};
 use super::{Connections, Settings};
 use crate::upstream::Error;
+use crate::upstream::warnings::Limit;
 
 /// How long an idle connection is kept. FPM may replace the process any time, and `request_terminate_timeout` counts on.
 const IDLE: Duration = Duration::from_millis(1500);
@@ -104,7 +105,7 @@ impl Pool {
             shelved: AtomicUsize::new(0),
             bells: ThreadLocal::new(),
             health: Health::default(),
-            log_limit: Limit::default(),
+            log_limit: Limit::new(LINES_A_SECOND),
         })
     }
 

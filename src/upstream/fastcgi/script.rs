@@ -548,7 +548,6 @@ mod tests {
             try_files: true,
             params: Vec::new(),
             on_client_abort: OnClientAbort::Close,
-            status: None,
             spool_memory: 0,
             spool_disk: 0,
             deny: DEFAULT_DENY.iter().copied().map(str::to_owned).collect(),

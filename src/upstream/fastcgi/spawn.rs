@@ -32,7 +32,8 @@ use super::{Address, Settings};
 /// php-fpm's children survive a master that was killed, and would go on answering on the socket without
 /// anyone to look after them. All of them are in the process group that the master leads (`-$php`), as
 /// the shells are in one of theirs (`0`): so everything goes when the master goes. The last words come from a
-/// shell of their own, because writing them is deadly when the gateway is gone.
+/// shell of their own, because writing them is deadly when the gateway is gone. Status 0 is that of a php-fpm
+/// which was asked to end: no news.
 const WRAPPER: &str = r#"
 exec 3<&0 </dev/null
 "$@" 3<&- &
@@ -47,7 +48,8 @@ php=$!
 wait "$php"
 status=$?
 kill -KILL "-$php" 2>/dev/null
-(echo "php-fpm ended with status $status" >&2)
+case $status in 0) level=NOTICE ;; *) level=ERROR ;; esac
+(echo "$level: php-fpm ended with status $status" >&2)
 kill -KILL 0
 "#;
 
@@ -329,9 +331,6 @@ fn configuration(upstream: &str, settings: &Settings, user: Option<(u32, u32)>) 
         let (own_uid, own_gid) = (rustix::process::geteuid(), rustix::process::getegid());
         text.push_str(&format!("user = {uid}\ngroup = {gid}\nlisten.owner = {own_uid}\nlisten.group = {own_gid}\n"));
     }
-    if let Some(status) = &settings.status {
-        text.push_str(&format!("pm.status_path = {}\n", quoted(status)?));
-    }
     Ok(text)
 }
 
@@ -453,7 +452,6 @@ mod tests {
             try_files: true,
             params: Vec::new(),
             on_client_abort: OnClientAbort::Close,
-            status: Some("/fpm-status".to_owned()),
             spool_memory: 0,
             spool_disk: 0,
             deny: Vec::new(),
@@ -563,6 +561,10 @@ mod tests {
                 assert_eq!(children.len(), 2);
                 assert_eq!(fs::metadata(socket(&settings)).unwrap().permissions().mode() & 0o777, 0o600);
                 // A request that is being answered is answered to its end.
+                let log = tempfile::NamedTempFile::new().unwrap();
+                let writer = std::sync::Mutex::new(log.reopen().unwrap());
+                let subscriber = tracing_subscriber::fmt().with_writer(writer).with_ansi(false).finish();
+                let _logged = tracing::subscriber::set_default(subscriber);
                 let slow = run(&settings, "<?php usleep(400000); echo 'whole';");
                 let stop = async {
                     sleep(Duration::from_millis(150)).await;
@@ -572,6 +574,7 @@ mod tests {
                 assert!(answer.contains("whole"), "{answer}");
                 assert!(!alive(master) && !children.iter().any(|&child| alive(child)));
                 assert!(!socket(&settings).exists());
+                assert_eq!(fs::read_to_string(log.path()).unwrap(), "", "an end that was asked for is no news");
             })
             .await;
     }

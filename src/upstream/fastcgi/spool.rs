@@ -83,6 +83,7 @@ impl Disk {
     }
 
     /// Bytes taken now.
+    #[cfg(test)]
     pub(super) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }

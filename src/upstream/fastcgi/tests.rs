@@ -38,7 +38,6 @@ pub(super) fn settings(socket: PathBuf) -> Settings {
         try_files: true,
         params: Vec::new(),
         on_client_abort: OnClientAbort::Close,
-        status: None,
         spool_memory: 128 << 10,
         spool_disk: 64 << 20,
         deny: Vec::new(),
@@ -152,11 +151,11 @@ fn inbound(method: Method, path: &str, body: RequestBody) -> Inbound {
 }
 
 async fn get(php: &Php, path: &str) -> Result<Response<Body>, Error> {
-    php.call(inbound(Method::GET, path, RequestBody::empty()), &Timeline::start()).await
+    php.call(inbound(Method::GET, path, RequestBody::empty()), &Timeline::start(std::time::Instant::now())).await
 }
 
 async fn post(php: &Php, path: &str, body: RequestBody) -> Result<Response<Body>, Error> {
-    php.call(inbound(Method::POST, path, body), &Timeline::start()).await
+    php.call(inbound(Method::POST, path, body), &Timeline::start(std::time::Instant::now())).await
 }
 
 async fn bytes_of(response: Response<Body>) -> Result<Bytes, crate::http::BoxError> {
@@ -416,7 +415,7 @@ fn an_idle_connection_goes_to_whichever_worker_waits() {
                         for round in 0..30 {
                             let method = if (round + worker) % 5 == 0 { Method::POST } else { Method::GET };
                             let call = inbound(method, "/a", RequestBody::empty());
-                            let response = php.call(call, &Timeline::start()).await.unwrap();
+                            let response = php.call(call, &Timeline::start(std::time::Instant::now())).await.unwrap();
                             assert!(!bytes_of(response).await.unwrap().is_empty());
                         }
                     });
@@ -564,7 +563,7 @@ async fn a_folder_without_its_slash_is_moved_for_every_method() {
     });
     for method in [Method::GET, Method::HEAD, Method::POST, Method::DELETE] {
         let inbound = inbound(method, "/admin", RequestBody::empty());
-        let answer = php.call(inbound, &Timeline::start()).await.unwrap();
+        let answer = php.call(inbound, &Timeline::start(std::time::Instant::now())).await.unwrap();
         let location = answer.headers()[LOCATION].to_str().unwrap();
         assert_eq!((answer.status(), location), (StatusCode::MOVED_PERMANENTLY, "/admin/"));
     }
@@ -655,8 +654,10 @@ async fn fpm_echoes() {
         assert_eq!(bytes_of(response).await.unwrap().len(), "/echo.php|id-1|".len() + sent.len());
         let big = bytes_of(get(&php, "/big.php").await.unwrap()).await.unwrap();
         assert!(big == b"0123456789".repeat(100_000));
-        let head =
-            php.call(inbound(Method::HEAD, "/echo.php", RequestBody::empty()), &Timeline::start()).await.unwrap();
+        let head = php
+            .call(inbound(Method::HEAD, "/echo.php", RequestBody::empty()), &Timeline::start(std::time::Instant::now()))
+            .await
+            .unwrap();
         assert!(matches!(head.body(), Body::Empty));
         assert_eq!(get(&php, "/none.php").await.unwrap().status(), StatusCode::NOT_FOUND);
         until_free(&php).await;

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use ::http::{HeaderMap, StatusCode};
 use axum::Router;
@@ -79,7 +80,7 @@ async fn handle(
     client: Rc<Client>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let timeline = Timeline::start();
+    let timeline = Timeline::start(std::time::Instant::now());
     let (mut head, body) = request.into_parts();
     let deadline = head.headers.remove("x-deadline-ms").map_or(10_000, |ms| ms.to_str().unwrap().parse().unwrap());
     head.headers.insert("x-request-id", HeaderValue::from_static("r-1"));
@@ -122,8 +123,7 @@ fn a_router_answers_and_a_small_answer_goes_out_whole() {
             assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("\r\n\r\nann"), "{answer}");
             assert!(answer.contains("x-body: Body::Full\r\n"), "{answer}");
             assert!(front.get("/none").await.contains("x-body: Body::Empty\r\n"));
-            assert!(front.handler.busy() > Duration::ZERO);
-            assert_eq!((front.handler.stalls(), front.handler.longest_stall()), (0, Duration::ZERO));
+            assert_eq!(front.handler.stalls(), 0);
         });
     }
 }
@@ -300,8 +300,6 @@ fn a_poll_that_keeps_its_worker_is_counted_as_a_stall() {
         let front = Front::start(Kind::Worker, Router::new().route("/", get(slow))).await;
         front.get("/").await;
         assert_eq!(front.handler.stalls(), 1);
-        assert!(front.handler.longest_stall() >= Duration::from_millis(130));
-        assert!(front.handler.busy() >= front.handler.longest_stall());
     });
 }
 
@@ -328,7 +326,6 @@ fn a_blocking_handler_keeps_no_worker_waiting() {
         assert!(ticks > 5 && late < Duration::from_millis(120), "{ticks} ticks, {late:?} late");
         assert!(began.elapsed() < Duration::from_millis(550), "they ran at the same time");
         assert_eq!(front.handler.stalls(), 0);
-        assert!(front.handler.busy() >= Duration::from_millis(600));
     });
 }
 
@@ -418,7 +415,6 @@ fn health_says_ok_and_the_time() {
 fn a_name_without_a_service_answers_that_it_has_none() {
     run(async {
         let front = Front::of(Arc::new(Handler::new("users"))).await;
-        assert!(!front.handler.is_installed());
         assert!(front.get("/").await.contains("no service was installed"));
         assert!(front.handler.install(Router::new()).unwrap());
         assert!(!front.handler.install(Router::new()).unwrap(), "a second one is refused");

@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 use ::http::{Response, response};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use thread_local::ThreadLocal;
 
 use super::Kind;
 use super::blocking::Piped;
 use crate::http::BoxError;
 use crate::upstream::Error;
+use crate::upstream::warnings::Limit;
 
 /// A poll that takes longer keeps its worker's other requests waiting noticeably.
 const STALL: Duration = Duration::from_millis(100);
@@ -32,12 +32,8 @@ pub(super) struct Watch {
     name: String,
     /// Whether its polls keep a worker waiting; a blocking handler's threads are there to be kept.
     on_worker: bool,
-    made: Instant,
     stalls: AtomicU64,
-    longest: AtomicU64,
-    warn_after: AtomicU64,
-    // Nanoseconds; each thread writes its own.
-    busy: ThreadLocal<AtomicU64>,
+    warnings: Limit,
 }
 
 impl Watch {
@@ -45,24 +41,13 @@ impl Watch {
         Self {
             name: name.to_owned(),
             on_worker: kind == Kind::Worker,
-            made: Instant::now(),
             stalls: AtomicU64::new(0),
-            longest: AtomicU64::new(0),
-            warn_after: AtomicU64::new(0),
-            busy: ThreadLocal::new(),
+            warnings: Limit::new(1),
         }
     }
 
     pub(super) fn stalls(&self) -> u64 {
         self.stalls.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn longest_stall(&self) -> Duration {
-        Duration::from_nanos(self.longest.load(Ordering::Relaxed))
-    }
-
-    pub(super) fn busy(&self) -> Duration {
-        Duration::from_nanos(self.busy.iter().map(|busy| busy.load(Ordering::Relaxed)).sum())
     }
 
     /// Makes and polls a handler's future to its end, and takes what of its body is there already.
@@ -73,8 +58,8 @@ impl Watch {
     where
         F: Future<Output = Response<axum::body::Body>>,
     {
-        let running = watch.guard(make).map_err(|message| Error::Panicked { message })?;
-        let mut running = pin!(running);
+        // Made in its first poll, so that both are watched at once.
+        let mut running = pin!(async { make().await });
         let (head, body) = poll_fn(|cx| match watch.guard(|| running.as_mut().poll(cx)) {
             Ok(poll) => poll.map(Ok),
             Err(message) => Poll::Ready(Err(Error::Panicked { message })),
@@ -95,26 +80,20 @@ impl Watch {
     }
 
     fn spent(&self, took: Duration) {
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let busy = self.busy.get_or_default();
-        busy.store(busy.load(Ordering::Relaxed).wrapping_add(nanos), Ordering::Relaxed);
         if took > STALL && self.on_worker {
             self.stalls.fetch_add(1, Ordering::Relaxed);
-            self.longest.fetch_max(nanos, Ordering::Relaxed);
             self.warn(took);
         }
     }
 
     #[cold]
     fn warn(&self, took: Duration) {
-        let now = self.made.elapsed().as_secs();
-        let after = self.warn_after.load(Ordering::Relaxed);
-        let order = Ordering::Relaxed;
-        if now >= after && self.warn_after.compare_exchange(after, now + 1, order, order).is_ok() {
+        if let Some(unsaid) = self.warnings.admit() {
             tracing::warn!(
                 handler = self.name,
                 ?took,
                 stalls = self.stalls(),
+                unsaid,
                 "the handler kept its worker from every other request; declare it blocking or make it async"
             );
         }
@@ -231,8 +210,7 @@ mod tests {
                 watch.spent(Duration::from_millis(millis));
             }
         });
-        assert_eq!((watch.stalls(), watch.longest_stall()), (3, Duration::from_millis(300)));
-        assert_eq!(watch.busy(), Duration::from_millis(800));
+        assert_eq!(watch.stalls(), 3);
         let log = std::fs::read_to_string(log.path()).unwrap();
         assert_eq!(log.matches("the handler kept its worker").count(), 1, "{log}");
     }

@@ -10,7 +10,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use ::http::{Request, Response};
@@ -69,6 +69,11 @@ impl Connection {
         Ok(Box::new(Self { sender, driver: Some(driver), left: None }))
     }
 
+    /// Lets it go on without a word to whoever drove it last, who would else be woken by the next request.
+    pub(super) fn rest(&mut self) {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+    }
+
     /// Whether it can take a request now: the last one was fully sent and its reply fully read.
     pub(super) fn is_ready(&self) -> bool {
         self.driver.is_some() && self.sender.is_ready()
@@ -104,7 +109,8 @@ impl Connection {
         let mut timer = pin!(sleep_until(wait.until()));
         let outcome = poll_fn(|cx| {
             self.drive(cx);
-            if let Poll::Ready(outcome) = answered.as_mut().poll(cx) {
+            // Nobody but `drive` can bring the answer: to be woken for it would only have the task polled again.
+            if let Poll::Ready(outcome) = answered.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 return Poll::Ready(Some(outcome));
             }
             // While the client is still sending, its own pace is what bounds the wait.
@@ -146,11 +152,13 @@ impl Connection {
         incoming: &mut Incoming,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(cx) {
+        // As with the head, nobody but `drive` brings a frame. Asked for first: without that hyper reads none.
+        let mut unwoken = Context::from_waker(Waker::noop());
+        if let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(&mut unwoken) {
             return Poll::Ready(frame);
         }
         self.drive(cx);
-        Pin::new(incoming).poll_frame(cx)
+        Pin::new(incoming).poll_frame(&mut unwoken)
     }
 
     /// Takes the socket after a 101, with what was read beyond its head.

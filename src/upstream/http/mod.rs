@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use self::connection::{Connection, Failure, Wait};
 use self::pool::{InFlight, Pool};
 use self::request::Addressing;
+use super::warnings::Warnings;
 use super::{Error, Inbound};
 use crate::http::{Body, Timeline};
 
@@ -78,6 +79,7 @@ pub(crate) struct Service {
     settings: Settings,
     addressing: Addressing,
     pool: Arc<Pool>,
+    warnings: Warnings,
 }
 
 impl fmt::Debug for Service {
@@ -90,7 +92,7 @@ impl Service {
     pub(crate) fn new(name: &str, settings: Settings) -> Self {
         let addressing = Addressing::new(&settings);
         let pool = Pool::new(settings.servers.len(), settings.idle);
-        Self { name: name.to_owned(), settings, addressing, pool }
+        Self { name: name.to_owned(), settings, addressing, pool, warnings: Warnings::default() }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -99,6 +101,10 @@ impl Service {
 
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    pub(super) fn warnings(&self) -> &Warnings {
+        &self.warnings
     }
 
     /// Connections over all workers: those with a request on them, those without.

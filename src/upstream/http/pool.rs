@@ -9,7 +9,6 @@ use std::borrow::Borrow;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::task::{Context, Waker};
 use std::time::Duration;
 
 use thread_local::ThreadLocal;
@@ -110,7 +109,8 @@ impl Pool {
     }
 
     /// Keeps a connection for the next request; one that cannot take a request is closed.
-    pub(super) fn put(self: &Arc<Self>, server: usize, connection: Box<Connection>) {
+    pub(super) fn put(self: &Arc<Self>, server: usize, mut connection: Box<Connection>) {
+        connection.rest();
         if self.idle.is_zero() || !connection.is_ready() {
             return;
         }
@@ -157,12 +157,11 @@ impl Pool {
 
     /// Closes idle connections that are too old or that the server has closed; says whether any are left.
     fn sweep(&self, now: Instant) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
         let (left, gone) = self.with_worker(|worker| {
             let before: usize = worker.idle();
             for place in &mut worker.places {
                 place.idle.retain_mut(|idle| {
-                    idle.connection.drive(&mut cx);
+                    idle.connection.rest();
                     idle.connection.is_ready() && now.saturating_duration_since(idle.since) < self.idle
                 });
             }

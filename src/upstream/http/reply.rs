@@ -54,7 +54,8 @@ pub(super) async fn receive(
         // An early reply. The rest of the request still has to go out, even if the client does not
         // take the reply meanwhile; afterwards nobody could say what the server has made of it, so
         // the connection ends with the reply.
-        let driven = Link::Early(Driven(tokio::task::spawn_local(connection.run())), place.keep(pool));
+        let driven =
+            Link::Early { driven: Driven(tokio::task::spawn_local(connection.run())), place: place.keep(pool) };
         Body::stream(Reply::new(incoming, driven, VecDeque::new(), length, between_bytes))
     } else {
         match look(&mut connection, &mut incoming).await {
@@ -155,7 +156,12 @@ enum Link {
     /// The connection, free for the next request afterwards.
     Own(Box<Connection>, InFlight<Arc<Pool>>),
     /// A connection that is driven elsewhere and closed afterwards.
-    Early(Driven, #[expect(dead_code, reason = "counted as load until dropped")] InFlight<Arc<Pool>>),
+    Early {
+        #[expect(dead_code, reason = "its connection ends with it")]
+        driven: Driven,
+        #[expect(dead_code, reason = "counted as load until dropped")]
+        place: InFlight<Arc<Pool>>,
+    },
 }
 
 /// A connection's task; ends with the reply.
@@ -182,7 +188,7 @@ impl Reply {
         let frame = match &mut self.link {
             None => return Poll::Ready(None),
             Some(Link::Own(connection, _)) => connection.poll_frame(&mut self.incoming, cx),
-            Some(Link::Early(..)) => Pin::new(&mut self.incoming).poll_frame(cx),
+            Some(Link::Early { .. }) => Pin::new(&mut self.incoming).poll_frame(cx),
         };
         if frame.is_pending() {
             ready!(self.poll_silence(cx));

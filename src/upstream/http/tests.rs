@@ -184,7 +184,7 @@ async fn handle(
     client: Client,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let timeline = Timeline::start();
+    let timeline = Timeline::start(std::time::Instant::now());
     let (mut head, body) = request.into_parts();
     let deadline = head.headers.remove("x-deadline-ms").map_or(60_000, |ms| ms.to_str().unwrap().parse().unwrap());
     let inbound = Inbound {
@@ -820,7 +820,7 @@ fn idle_connections_end_with_their_service() {
             request_id: HeaderValue::from_static("r-1"),
             deadline: Instant::now() + LONG,
         };
-        let timeline = Timeline::start();
+        let timeline = Timeline::start(std::time::Instant::now());
         let answer = service.call(inbound, &timeline).await.unwrap();
         assert!(matches!(answer.body(), Body::Full(_)) && timeline.service_time().is_some());
         assert!(script.head(0).contains(&format!("host: {address}\r\n")), "a request always has a host");
