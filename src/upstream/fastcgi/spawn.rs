@@ -644,7 +644,10 @@ mod tests {
     #[tokio::test]
     async fn php_ends_with_a_gateway_that_is_killed() {
         let (directory, settings) = place();
-        let mut owner = process::Command::new(std::env::current_exe().unwrap())
+        // Should this test be killed first, the process goes as well.
+        let mut owner = process::Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "upstream::fastcgi::spawn::tests::owner"])
             .env(OWNED, directory.path())
             // A process that is killed does not tidy up; the directory of this test does.
