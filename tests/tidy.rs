@@ -7,11 +7,8 @@ use std::path::{Path, PathBuf};
 const ROOMS: [&str; 9] = ["cli", "config", "admin", "server", "gateway", "route", "upstream", "telemetry", "http"];
 
 /// Libraries that one room keeps from all others.
-const ONLY_ROOM_WITH: [(&str, &[&str]); 3] = [
-    ("toml", &["config"]),
-    ("notify", &["config"]),
-    ("prometheus_client", &["telemetry"]),
-];
+const ONLY_ROOM_WITH: [(&str, &[&str]); 3] =
+    [("toml", &["config"]), ("notify", &["config"]), ("prometheus_client", &["telemetry"])];
 
 fn sources() -> Vec<(String, PathBuf, String)> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::reload::Reloads;
 use crate::route::RouteTable;
 use crate::telemetry::{Gauges, HandlerGauge, RouteGauge, UpstreamGauge};
-use crate::upstream::fastcgi::Connections;
 use crate::upstream::Target;
+use crate::upstream::fastcgi::Connections;
 
 /// What the table, its upstreams and the reloads are like now. An upstream that no route uses has
 /// no connections and is not told of.

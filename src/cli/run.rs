@@ -149,11 +149,7 @@ fn followed_by(children: &Rc<Children>) -> impl Fn(Arc<RouteTable>) + use<> {
     }
 }
 
-fn load(
-    path: &Path,
-    handlers: &BTreeMap<String, Arc<Handler>>,
-    telemetry: &Telemetry,
-) -> Result<Loaded, Failure> {
+fn load(path: &Path, handlers: &BTreeMap<String, Arc<Handler>>, telemetry: &Telemetry) -> Result<Loaded, Failure> {
     config::load(path, &Known { handlers, telemetry, previous: None }).map_err(Failure::Faults)
 }
 

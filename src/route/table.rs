@@ -11,8 +11,8 @@ use ::http::{HeaderMap, Method};
 
 use super::tree::Tree;
 use super::{Asked, Edge, Route};
-use crate::upstream::Target;
 use crate::http::CanonicalPath;
+use crate::upstream::Target;
 
 /// Two routes that nothing tells apart: indexes into the list given to [`RouteTable::build`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,7 +46,10 @@ pub(crate) enum Found<'t> {
 impl RouteTable {
     /// Where the routes lead: every target of every route, so often as it is named.
     pub(crate) fn targets(&self) -> impl Iterator<Item = &Target> {
-        self.routes.iter().flat_map(|route| route.legacy().into_iter().chain(route.new_side())).map(|place| &place.target)
+        self.routes
+            .iter()
+            .flat_map(|route| route.legacy().into_iter().chain(route.new_side()))
+            .map(|place| &place.target)
     }
 
     /// Makes a table, unless two of the routes could match one request and nothing decides between

@@ -91,7 +91,5 @@ impl Server {
 /// # Errors
 /// When the address cannot be bound.
 pub(crate) fn bind_admin(address: SocketAddr) -> Result<TcpListener, BindError> {
-    listener::bind(address, false)
-        .and_then(TcpListener::from_std)
-        .map_err(|source| BindError::Bind { address, source })
+    listener::bind(address, false).and_then(TcpListener::from_std).map_err(|source| BindError::Bind { address, source })
 }

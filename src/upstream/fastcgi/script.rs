@@ -508,8 +508,10 @@ mod tests {
         /// What a path means, in a word: so that a test reads as a table.
         fn ask(&self, method: &str, path: &str) -> String {
             let odd = |byte| matches!(byte, b' ' | b'#' | b'?' | 0x80..);
-            let sent: String =
-                path.bytes().map(|byte| if odd(byte) { format!("%{byte:02X}") } else { char::from(byte).into() }).collect();
+            let sent: String = path
+                .bytes()
+                .map(|byte| if odd(byte) { format!("%{byte:02X}") } else { char::from(byte).into() })
+                .collect();
             let Ok(path) = CanonicalPath::parse(&sent) else { return "400".to_owned() };
             let site = Site::new(&self.settings);
             match site.resolve(&path, &method.parse().unwrap()) {

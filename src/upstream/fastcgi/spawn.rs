@@ -481,9 +481,16 @@ mod tests {
         UnixStream::connect(socket(settings)).await.ok()?.peer_cred().unwrap().pid()
     }
 
-    fn children(pid: i32) -> Vec<i32> {
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-        children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+    /// The two processes of a master's pool; the socket is there a moment before they are.
+    async fn children(pid: i32) -> Vec<i32> {
+        let mut children = Vec::new();
+        until("the pool has its processes", async || {
+            let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+            children = listed.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+            children.len() == 2
+        })
+        .await;
+        children
     }
 
     fn alive(pid: i32) -> bool {
@@ -541,7 +548,7 @@ mod tests {
                 let answer =
                     run(&settings, "<?php echo getmyuid(), '|', getenv('PATH') !== false, '|', PHP_SAPI;").await;
                 assert!(answer.contains("|1|fpm-fcgi"), "{answer}");
-                let first = children(master(&settings).await.unwrap())[0];
+                let first = children(master(&settings).await.unwrap()).await[0];
                 let owner = fs::metadata(format!("/proc/{first}")).unwrap().uid();
                 let expected = if root { 4321 } else { rustix::process::geteuid().as_raw() };
                 assert_eq!(owner, expected);
@@ -557,8 +564,7 @@ mod tests {
             .run_until(async {
                 let spawned = Spawned::start("php", &settings).await.unwrap();
                 let master = master(&settings).await.unwrap();
-                let children = children(master);
-                assert_eq!(children.len(), 2);
+                let children = children(master).await;
                 assert_eq!(fs::metadata(socket(&settings)).unwrap().permissions().mode() & 0o777, 0o600);
                 // A request that is being answered is answered to its end.
                 let log = tempfile::NamedTempFile::new().unwrap();
@@ -586,7 +592,7 @@ mod tests {
             .run_until(async {
                 let spawned = Spawned::start("php", &settings).await.unwrap();
                 let first = master(&settings).await.unwrap();
-                let children = children(first);
+                let children = children(first).await;
                 kill(first);
                 until("a new master", async || master(&settings).await.is_some_and(|pid| pid != first)).await;
                 assert!(!children.iter().any(|&child| alive(child)));
@@ -658,7 +664,7 @@ mod tests {
             .unwrap();
         until("php-fpm started", async || master(&settings).await.is_some()).await;
         let master = master(&settings).await.unwrap();
-        let children = children(master);
+        let children = children(master).await;
         owner.kill().unwrap();
         owner.wait().unwrap();
         until("php-fpm gone", async || !alive(master) && !children.iter().any(|&child| alive(child))).await;
