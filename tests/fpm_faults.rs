@@ -47,17 +47,27 @@ async fn a_process_killed_before_its_answer_is_a_502_at_once_and_a_post_is_never
     gateway.until_gauge("strangler_upstream_connections", &[("upstream", "php"), ("state", "in_use")], 0.0).await;
 }
 
-#[tokio::test]
-async fn a_get_that_php_may_have_begun_is_never_repeated_either() {
+/// Asks for a script that kills its process, behind one worker, so that a second request takes what the first kept.
+async fn a_killed_get_is_asked_once(keepalive: &str) {
     let php = php().start().await;
-    for keepalive in ["", "keepalive = 2"] {
-        let gateway = in_front_of(&php, keepalive).await;
-        assert_eq!(get(gateway.address(), "/answer.php").await.status, 200);
-        let mark = php.dir().join(format!("mark{}", keepalive.len()));
-        let answer = get(gateway.address(), &format!("/die.php?mark={}", mark.display())).await;
-        assert_eq!((answer.status, answer.json_code()), (502, 50202), "{}", answer.text());
-        assert_eq!(runs(&mark), 1, "a GET ran more than once");
-    }
+    let upstream = php.upstream(&format!("php = \"files\"\n{keepalive}"));
+    let route = "[[route]]\nname = \"rest\"\npath = \"/{*rest}\"\nlegacy = \"php\"";
+    let gateway = gateway().workers(1).toml(upstream).toml(route).start().await;
+    assert_eq!(get(gateway.address(), "/answer.php").await.status, 200);
+    let mark = php.dir().join("mark");
+    let answer = get(gateway.address(), &format!("/die.php?mark={}", mark.display())).await;
+    assert_eq!((answer.status, answer.json_code()), (502, 50202), "{}", answer.text());
+    assert_eq!(runs(&mark), 1, "a GET ran more than once");
+}
+
+#[tokio::test]
+async fn a_get_that_php_may_have_begun_is_not_repeated() {
+    a_killed_get_is_asked_once("").await;
+}
+
+#[tokio::test]
+async fn a_get_that_php_may_have_begun_is_not_repeated_on_a_kept_connection_either() {
+    a_killed_get_is_asked_once("keepalive = 2").await;
 }
 
 #[tokio::test]
