@@ -161,10 +161,15 @@ impl Php {
         if let Some(mut master) = self.process.take() {
             let workers = process::children(master.pid());
             master.signal(Signal::KILL);
-            for worker in workers {
-                process::send(worker, Signal::KILL);
+            for worker in &workers {
+                process::send(*worker, Signal::KILL);
             }
             master.end(Duration::from_secs(10)).await;
+            // Each of them holds the socket: it refuses once the last one is gone.
+            eventually("the socket refuses", || async {
+                std::os::unix::net::UnixStream::connect(&self.socket).is_err().then_some(())
+            })
+            .await;
         }
     }
 
