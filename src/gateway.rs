@@ -76,7 +76,10 @@ impl Worker {
         let outcome = answer(&table, request, client, &request_id, &mut exchange).await;
 
         let mut response = match outcome {
-            Ok(response) => response,
+            Ok(mut response) => {
+                headers::clean_response(response.headers_mut());
+                response
+            }
             Err(refusal) => refusal.into_response(accept.as_ref(), &request_id, &mut exchange),
         };
         response.headers_mut().insert(X_REQUEST_ID, request_id);

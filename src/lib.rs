@@ -63,6 +63,13 @@ use crate::cli::Program;
 use crate::http::BoxError;
 use crate::upstream::handler::{Handler, Kind};
 
+/// A route could not tell the two apart.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("two handlers have the name \"{name}\"; give each its own (`health` is built in)")]
+struct NameTaken {
+    name: String,
+}
+
 type SetUp<S> = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<S, BoxError>>>>>;
 type Install<S> = Box<dyn FnOnce(&S, &Handler) -> std::io::Result<bool>>;
 
@@ -180,30 +187,38 @@ impl<S: 'static> Gateway<S> {
 
     /// Runs the command given by the program's arguments; `--help` lists them.
     /// Exits with 0 when all is well, 1 when running failed, 2 for wrong usage or a faulty file.
+    ///
+    /// Two handlers of one name are wrong usage, whatever the command; `health` is the built-in one's.
     #[must_use]
     pub fn main(self) -> ExitCode {
-        cli::main(self.into_program())
+        self.into_program().map_or_else(|taken| cli::misused(&taken), cli::main)
     }
 
     /// Forgets what the set-up gives: what is left is handlers by name, and one future that makes
     /// them ready to serve.
-    fn into_program(self) -> Program {
+    fn into_program(self) -> Result<Program, NameTaken> {
         let mut installs = Vec::with_capacity(self.handlers.len());
         let mut handlers = BTreeMap::from([("health".to_owned(), Arc::new(Handler::health()))]);
         for (handler, install) in self.handlers {
             let handler = Arc::new(handler);
-            handlers.insert(handler.name().to_owned(), Arc::clone(&handler));
+            if handlers.insert(handler.name().to_owned(), Arc::clone(&handler)).is_some() {
+                return Err(NameTaken { name: handler.name().to_owned() });
+            }
             installs.push((handler, install));
         }
         let setup = self.setup;
         let ready = Box::pin(async move {
             let state = setup().await?;
             for (handler, install) in installs {
-                install(&state, &handler)?;
+                let name = handler.name();
+                let cannot = |why: &dyn fmt::Display| format!("the handler \"{name}\" cannot run: {why}");
+                if !install(&state, &handler).map_err(|error| cannot(&error))? {
+                    return Err(cannot(&"it has a service already").into());
+                }
             }
             Ok(())
         });
-        Program { handlers, ready }
+        Ok(Program { handlers, ready })
     }
 
     fn add<H, B>(mut self, handler: Handler, make: impl FnOnce(&S) -> H + 'static) -> Self
@@ -222,5 +237,21 @@ impl<S: 'static> Gateway<S> {
 impl<S> fmt::Debug for Gateway<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gateway").field("handlers", &self.handlers.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+
+    use super::*;
+
+    #[test]
+    fn two_handlers_of_one_name_are_refused_by_name() {
+        let refused = |gateway: Gateway| gateway.into_program().err().map(|taken| taken.name);
+        let users = || Gateway::new().handler("users", Router::new());
+        assert_eq!(refused(users().blocking_handler("orders", Router::new())), None);
+        assert_eq!(refused(users().blocking_handler("users", Router::new())).as_deref(), Some("users"));
+        assert_eq!(refused(users().handler("health", Router::new())).as_deref(), Some("health"));
     }
 }

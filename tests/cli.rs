@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::support::gateway::run;
+use crate::support::gateway::{binary, run};
 use crate::support::{repository, temp_dir};
 
 const GOOD: &str = "[listen]\nhttp = \"127.0.0.1:0\"\n\n[upstream.orders]\nhttp = \"http://127.0.0.1:7001\"\n\n\
@@ -70,11 +70,29 @@ fn flip_changes_one_word_and_refuses_what_check_would() {
     write(dir.path(), &one_sided);
     let (code, out, err) = run(&["flip", "order", "new", "-c", "routes.toml"], dir.path());
     assert_eq!(code, 2, "there is no new side: {out}{err}");
+    assert_eq!(err.matches("routes.toml:").count(), 1, "one fault, said once: {err}");
     assert_eq!(
         std::fs::read_to_string(dir.path().join("routes.toml")).expect("routes.toml"),
         one_sided,
         "a refusal changes nothing"
     );
+}
+
+#[test]
+fn a_flip_that_cannot_be_written_says_why_and_ends_with_1() {
+    let dir = temp_dir("cli");
+    write(dir.path(), GOOD);
+    // As on a full disk.
+    let output = std::process::Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" flip order new"])
+        .arg(binary())
+        .current_dir(dir.path())
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot write") && said.contains("File too large"), "{said}");
+    assert_eq!(std::fs::read_to_string(dir.path().join("routes.toml")).expect("routes.toml"), GOOD);
 }
 
 #[test]

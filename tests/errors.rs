@@ -94,8 +94,8 @@ async fn requests_that_are_wrong_are_refused_with_the_status_that_says_how() {
         ("a space before the colon", "GET /page/ HTTP/1.1\r\nHost: a\r\nX-A : b\r\n\r\n".into(), 400),
         ("a folded header", "GET /page/ HTTP/1.1\r\nHost: a\r\nX-A: b\r\n c\r\n\r\n".into(), 400),
         ("a method not allowed", "PUT /page/ HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".into(), 405),
-        ("TRACE", "TRACE /page/ HTTP/1.1\r\nHost: a\r\n\r\n".into(), 405),
-        ("CONNECT", "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n".into(), 405),
+        ("TRACE", "TRACE /page/ HTTP/1.1\r\nHost: a\r\n\r\n".into(), 501),
+        ("CONNECT", "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n".into(), 501),
         ("a body declared too large", "POST /page/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n".into(), 413),
         (
             "a body grown too large",

@@ -45,6 +45,19 @@ async fn two_servers_share_the_requests_and_one_that_dies_is_left_out() {
 }
 
 #[tokio::test]
+async fn an_answer_cannot_forge_or_betray_its_side() {
+    let forged =
+        [("x-strangler-side", "new"), ("x-accel-redirect", "/private"), ("x-powered-by", "PHP"), ("x-own", "1")];
+    let service = service(Router::new().fallback(get(async move || (http::StatusCode::NOT_FOUND, forged, "no")))).await;
+    let gateway = in_front_of(&[service.url()], "").await;
+    let answer = client::get(gateway.address(), "/").await;
+    assert_eq!((answer.status, answer.header("x-own")), (404, Some("1")));
+    for (name, _) in &forged[..3] {
+        assert_eq!(answer.header(name), None, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn without_any_server_the_answer_is_a_502_that_names_nothing() {
     let gone = service(Router::new()).await;
     let url = gone.url().to_owned();

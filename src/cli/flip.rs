@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::{ConfigFile, FAULTY, complain, print};
-use crate::config::{self, Known};
+use super::{ConfigFile, FAULTY, complain, print, with_causes};
+use crate::config::{self, FlipError, Known};
 use crate::telemetry::Telemetry;
 use crate::upstream::Handler;
 
@@ -26,8 +26,10 @@ pub(super) fn run(options: &Options, handlers: &BTreeMap<String, Arc<Handler>>) 
     let known = Known { handlers, telemetry: &telemetry, previous: None };
     match config::flip(&options.config.path, &options.route, &options.serve, &known) {
         Ok(flipped) => print(&format!("{flipped}\n")),
+        // Nothing is wrong with what was asked for.
+        Err(error @ (FlipError::Write { .. } | FlipError::ChangedMeanwhile)) => complain(&with_causes(&error)),
         Err(error) => {
-            complain(&error.to_string());
+            complain(&with_causes(&error));
             FAULTY
         }
     }

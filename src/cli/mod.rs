@@ -97,6 +97,12 @@ pub(crate) fn main(program: Program) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Says why the binary itself is wrong, whatever it was asked.
+pub(crate) fn misused(why: &dyn std::error::Error) -> ExitCode {
+    complain(&with_causes(why));
+    ExitCode::from(FAULTY)
+}
+
 /// Prints to standard output. A reader that has gone away (`| head`) is no failure.
 fn print(text: &str) -> u8 {
     match io::stdout().write_all(text.as_bytes()) {

@@ -52,7 +52,7 @@ pub(crate) enum FlipError {
     UnknownRoute { name: String, remedy: Option<String> },
     /// The file has faults, or would have.
     #[error("the file would not load, so it is left as it is\n{0}")]
-    Rejected(#[source] Faults),
+    Rejected(Faults),
     /// Somebody else wrote it in between.
     #[error("the file was changed by somebody else meanwhile; try again")]
     ChangedMeanwhile,

@@ -29,7 +29,7 @@ use self::edge::Fixed;
 pub(crate) use self::edge::Listen;
 pub(crate) use self::fault::Faults;
 use self::fault::Sheet;
-pub(crate) use self::flip::flip;
+pub(crate) use self::flip::{FlipError, flip};
 use self::reader::Reader;
 pub(crate) use self::watch::{Context, Watcher};
 use crate::route::RouteTable;

@@ -328,7 +328,8 @@ pub(super) static SPOOL: Section = Section {
 
 pub(super) static SPAWN: Section = Section {
     title: "[upstream.NAME.spawn]",
-    meaning: "The gateway starts php-fpm on the address of `fastcgi`, for development and containers.",
+    meaning: "The gateway starts php-fpm on the address of `fastcgi`, for development and containers. Editing `children`, the \
+              address, or a timeout beyond five minutes starts php-fpm anew, which can lose requests; no other edit does.",
     keys: &[&[value("children", NUMBER, Default::Required, "PHP processes (`pm.max_children`).")]],
 };
 

@@ -59,8 +59,6 @@ answers! {
     MethodNotAllowed = 405, 1, "method not allowed";
     /// A file of the legacy application can be read, not written to.
     FileMethodNotAllowed = 405, 2, "method not allowed for a file";
-    /// `CONNECT` and `TRACE` are never served.
-    MethodRefused = 405, 3, "method refused";
     /// The client was too slow to send its body (`timeouts.body_gap`).
     BodyTooSlow = 408, 1, "request body too slow";
     /// The body is larger than `limits.body_bytes` or the route's own `body_bytes`.
@@ -81,6 +79,8 @@ answers! {
     Internal = 500, 2, "internal error";
     /// `Transfer-Encoding` names a coding the gateway does not speak.
     CodingNotImplemented = 501, 1, "transfer coding not implemented";
+    /// `CONNECT` and `TRACE` are never served, whatever the path.
+    MethodRefused = 501, 2, "method not implemented";
     /// The upstream could not be reached. Nothing was executed.
     Unreachable = 502, 1, "upstream unreachable";
     /// The upstream broke off before its answer's head was complete. It may have acted.

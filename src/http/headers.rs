@@ -2,7 +2,8 @@
 //!
 //! On the way in: [`check_framing`] refuses messages whose length two programs could read
 //! differently, [`clean_request`] removes what a client may not say, [`strip_hop_by_hop`] removes
-//! what concerns one connection only. On the way back an upstream's answer is stripped too. The
+//! what concerns one connection only. On the way back an upstream's answer is stripped too, and
+//! [`clean_response`] removes what it may not say. The
 //! fields the edge sets itself are set after all of this, so that no `Connection: x-forwarded-for`
 //! can take them away again. This file decides about names and framing; it never looks into cookies,
 //! credentials or any other value of the application's.
@@ -114,6 +115,22 @@ fn may_say(name: &str, trusted: bool) -> bool {
         Some(rest) => trusted || !(rest.starts_with("forwarded-") || rest == "real-ip" || rest == "request-id"),
         None => trusted || name != "forwarded",
     }
+}
+
+/// Removes what no side may tell a client: the edge's own `X-Strangler-*`, orders meant for a server in
+/// front of the application (`X-Accel-*`, `X-Sendfile`), and what it runs on (`X-Powered-By`).
+pub(crate) fn clean_response(headers: &mut HeaderMap) {
+    // Most answers have none of them: one look at the names, and nothing is allocated.
+    while let Some(name) = headers.keys().find(|name| !may_tell(name.as_str())) {
+        let name = name.clone();
+        headers.remove(name);
+    }
+}
+
+/// Whether a side may answer with a field of this name (lower case).
+fn may_tell(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix("x-") else { return true };
+    !(rest.starts_with("strangler-") || rest.starts_with("accel-") || rest == "sendfile" || rest == "powered-by")
 }
 
 /// Refuses a request whose framing is not beyond doubt, as far as hyper lets such a one through.
@@ -269,6 +286,23 @@ mod tests {
         let mut untrusted = sent;
         assert_eq!(clean_request(&mut untrusted, false), 6);
         assert_eq!(untrusted, headers(&[("x-forwardedness", "kept")]));
+    }
+
+    #[test]
+    fn an_answer_tells_neither_what_runs_behind_the_edge_nor_what_only_the_edge_may_say() {
+        let mut told = map(&[
+            ("x-powered-by", "PHP/8.2"),
+            ("x-strangler-side", "new"),
+            ("x-strangler-side", "legacy"),
+            ("x-accel-redirect", "/private/a"),
+            ("x-accel-expires", "5"),
+            ("x-sendfile", "/srv/a"),
+            ("x-frame-options", "DENY"),
+            ("x-accelerated", "yes"),
+            ("server", "app"),
+        ]);
+        clean_response(&mut told);
+        assert_eq!(told, headers(&[("x-frame-options", "DENY"), ("x-accelerated", "yes"), ("server", "app")]));
     }
 
     #[test]

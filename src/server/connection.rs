@@ -26,8 +26,7 @@ use tokio::time::Instant;
 use super::client_io::{ClientIo, Reading};
 use super::drain::Phase;
 use crate::gateway::Worker;
-use crate::http::{BoxError, Client, Timeouts};
-use crate::route::RouteTable;
+use crate::http::{BoxError, Client, Limits, Timeouts};
 use crate::telemetry::Recorded;
 
 /// Bytes hyper may hold of one connection, in each direction.
@@ -41,21 +40,19 @@ const HYPERS_HEADERS: usize = 100;
 pub(super) struct Connection {
     pub(super) worker: Rc<Worker>,
     pub(super) client: Client,
+    /// Of the table in force when it was opened. Copies: a table must go with its last request.
+    pub(super) limits: Limits,
+    pub(super) timeouts: Timeouts,
     /// Set when the worker is going down: answers then end their connections.
     pub(super) closing: Rc<Cell<bool>>,
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(
-    stream: TcpStream,
-    table: &RouteTable,
-    connection: Connection,
-    mut phases: watch::Receiver<Phase>,
-) {
-    let limits = &table.edge.limits;
+pub(super) async fn serve(stream: TcpStream, connection: Connection, mut phases: watch::Receiver<Phase>) {
+    let limits = &connection.limits;
     let reading = Reading::new();
-    let age = Age::new(&table.edge.timeouts);
-    let (io, gone) = ClientIo::new(stream, Arc::clone(&reading), &table.edge.timeouts);
+    let age = Age::new(&connection.timeouts);
+    let (io, gone) = ClientIo::new(stream, Arc::clone(&reading), &connection.timeouts);
     connection.worker.recorder().connection_opened();
 
     let service = service_fn(|request: Request<Incoming>| {

@@ -172,13 +172,15 @@ impl Door {
         let connection = Connection {
             worker: Rc::clone(&self.worker),
             client: Client::of_connection(peer, server),
+            limits: table.edge.limits.clone(),
+            timeouts: table.edge.timeouts.clone(),
             closing: Rc::clone(&self.closing),
         };
         let phases = self.phases.clone();
         let mut connections = self.connections.borrow_mut();
         while connections.try_join_next().is_some() {}
         connections.spawn_local(async move {
-            connection::serve(stream, &table, connection, phases).await;
+            connection::serve(stream, connection, phases).await;
             drop(admission);
         });
     }
@@ -190,4 +192,46 @@ fn is_of_the_connection(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::LocalSet;
+
+    use super::*;
+    use crate::route::{Edge, LiveTable, RouteTable};
+    use crate::telemetry::{Destination, Telemetry};
+
+    fn table() -> RouteTable {
+        RouteTable::build(Edge::default(), Vec::new()).unwrap()
+    }
+
+    async fn ask(client: &mut TcpStream) {
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"</small></p>") {
+            assert_ne!(client.read_buf(&mut answer).await.unwrap(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_old_table_goes_though_the_connection_that_used_it_stays() {
+        let telemetry = Telemetry::new(1, &Destination::Off).unwrap();
+        let live = Arc::new(LiveTable::new(table()));
+        let worker = Rc::new(Worker::new(Arc::clone(&live), telemetry.recorder(0)));
+        let (_phase, phases) = watch::channel(Phase::Serving);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let door = Door { worker, census: Arc::default(), closing: Rc::default(), phases, connections: Rc::default() };
+        let used = async {
+            tokio::task::spawn_local(door.accept(listener));
+            ask(&mut client).await;
+            let old = Arc::downgrade(&live.current());
+            live.swap(table());
+            assert!(old.upgrade().is_none(), "the open connection keeps it");
+            ask(&mut client).await;
+        };
+        LocalSet::new().run_until(used).await;
+    }
 }

@@ -100,22 +100,26 @@ pub async fn page(request: reqwest::RequestBuilder) -> Page {
 
 /// What two servers may differ in by right: their name, the clock, the framing of the connection, and
 /// what the gateway adds to every answer.
-const OWN: [&str; 7] =
-    ["date", "server", "connection", "keep-alive", "transfer-encoding", "content-length", "x-request-id"];
+/// The gateway does not pass on what the application runs on.
+const OWN: [&str; 8] =
+    ["date", "server", "connection", "keep-alive", "transfer-encoding", "content-length", "x-request-id", POWERED_BY];
+
+/// PHP marks its answers with it; only nginx passes it on.
+const POWERED_BY: &str = "x-powered-by";
 
 /// The headers that must be equal: sorted, each with all its values in the order sent.
-fn comparable(page: &Page) -> BTreeMap<&str, Vec<String>> {
+fn comparable(page: &Page, of_php: bool) -> BTreeMap<&str, Vec<String>> {
     let mut headers: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (name, value) in page.headers.iter().filter(|(name, _)| !OWN.contains(&name.as_str())) {
         let value = match name.as_str() {
             // The page of a redirect or an error that PHP did not make is each server's own.
-            "content-type" | "cache-control" if is_own(page) => continue,
+            "content-type" | "cache-control" if is_own(page, of_php) => continue,
             // nginx says this of a whole file only.
             "accept-ranges" if page.status == 206 => continue,
             // Two names of one type, the older one in nginx's table.
             "content-type" => value.replace("application/javascript", "text/javascript"),
             // A validator is the server's own; that there is one is compared.
-            "etag" if page.header("x-powered-by").is_none() => "…".to_owned(),
+            "etag" if !of_php => "…".to_owned(),
             // `Expires` is the clock plus what `Max-Age` says.
             "set-cookie" if value.contains("Max-Age=") => {
                 value.split("; ").filter(|part| !part.starts_with("expires=")).collect::<Vec<_>>().join("; ")
@@ -133,14 +137,15 @@ pub fn differences(one: &Page, other: &Page) -> Vec<String> {
     if one.status != other.status {
         found.push(format!("status {} and {}", one.status, other.status));
     }
-    let (headers, others) = (comparable(one), comparable(other));
+    let of_php = [one, other].iter().any(|page| page.header(POWERED_BY).is_some());
+    let (headers, others) = (comparable(one, of_php), comparable(other, of_php));
     for name in headers.keys().chain(others.keys().filter(|name| !headers.contains_key(*name))) {
         let (value, another) = (headers.get(name), others.get(name));
         if value != another && !same_words(&format!("{value:?}"), &format!("{another:?}")) {
             found.push(format!("header {name}: {value:?} and {another:?}"));
         }
     }
-    if one.body != other.body && !(is_own(one) && is_own(other)) {
+    if one.body != other.body && !(is_own(one, of_php) && is_own(other, of_php)) {
         let (text, another) = (one.text(), other.text());
         if let Some((at, to)) = first_difference(&text, &another) {
             found.push(format!("body: {:?} and {:?}", around(&text, at), around(&another, to)));
@@ -150,9 +155,9 @@ pub fn differences(one: &Page, other: &Page) -> Vec<String> {
 }
 
 /// A redirect or an error that PHP did not make.
-fn is_own(page: &Page) -> bool {
+fn is_own(page: &Page, of_php: bool) -> bool {
     let redirects = page.status / 100 == 3 && page.header("location").is_some();
-    (redirects || page.status >= 400) && page.header("x-powered-by").is_none()
+    (redirects || page.status >= 400) && !of_php
 }
 
 fn same_words(one: &str, other: &str) -> bool {

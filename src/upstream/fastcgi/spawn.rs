@@ -116,6 +116,8 @@ pub(crate) enum SpawnError {
 /// A php-fpm that runs, and is started again whenever it ends. Dropping it ends php-fpm without grace.
 #[derive(Debug)]
 pub(crate) struct Spawned {
+    /// All that decides what php-fpm was started as.
+    configuration: String,
     stop: oneshot::Sender<()>,
     supervisor: JoinHandle<()>,
 }
@@ -123,14 +125,23 @@ pub(crate) struct Spawned {
 impl Spawned {
     /// Starts php-fpm for an upstream; returns when its socket accepts connections.
     pub(crate) async fn start(upstream: &str, settings: &Settings) -> Result<Self, SpawnError> {
-        let recipe = Recipe::new(upstream, settings)?;
+        let configuration = planned(upstream, settings)?;
+        let recipe = Recipe::new(upstream, &configuration, settings)?;
         if accepts(&recipe.address).await {
             return Err(SpawnError::InUse { address: written(&recipe.address) });
         }
         let running = recipe.run().await?;
         tracing::info!(upstream, binary = %recipe.binary.display(), "php-fpm started");
         let (stop, stopped) = oneshot::channel();
-        Ok(Self { stop, supervisor: spawn_local(supervise(recipe, running, stopped)) })
+        Ok(Self { configuration, stop, supervisor: spawn_local(supervise(recipe, running, stopped)) })
+    }
+
+    /// Whether one started for these settings would be no other than this one.
+    ///
+    /// # Errors
+    /// None could be started for them.
+    pub(crate) fn suits(&self, upstream: &str, settings: &Settings) -> Result<bool, SpawnError> {
+        Ok(self.configuration == planned(upstream, settings)?)
     }
 
     /// Lets php-fpm finish its requests, then ends it; returns when it is gone.
@@ -187,12 +198,10 @@ struct Recipe {
 }
 
 impl Recipe {
-    fn new(upstream: &str, settings: &Settings) -> Result<Self, SpawnError> {
+    fn new(upstream: &str, configuration: &str, settings: &Settings) -> Result<Self, SpawnError> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let directories = std::env::split_paths(&path).chain(BINARY_DIRECTORIES.iter().map(PathBuf::from));
         let binary = find_binary(directories).ok_or(SpawnError::NotInstalled)?;
-        let user = rustix::process::geteuid().is_root().then(|| pool_user(&settings.root)).transpose()?;
-        let configuration = configuration(upstream, settings, user)?;
         let directory = tempfile::Builder::new().prefix("strangler-fpm-").tempdir().map_err(SpawnError::Prepare)?;
         fs::write(directory.path().join(CONFIGURATION), configuration).map_err(SpawnError::Prepare)?;
         if let Address::Unix(socket) = &settings.address
@@ -306,6 +315,12 @@ fn pool_user(root: &Path) -> Result<(u32, u32), SpawnError> {
     };
     let user = owner.filter(|(uid, _)| *uid != 0).or_else(usual);
     user.ok_or_else(|| SpawnError::NoUser { root: root.to_owned() })
+}
+
+/// The configuration for these settings. A running php-fpm is left alone as long as it stays the same.
+fn planned(upstream: &str, settings: &Settings) -> Result<String, SpawnError> {
+    let user = rustix::process::geteuid().is_root().then(|| pool_user(&settings.root)).transpose()?;
+    configuration(upstream, settings, user)
 }
 
 /// php-fpm's configuration: one pool, fixed in size, that only this gateway can reach.
