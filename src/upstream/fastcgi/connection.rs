@@ -160,20 +160,19 @@ impl Stream {
         drop(SockRef::from(self).shutdown(Shutdown::Read));
     }
 
+    /// Lets the other side's next write fail once this is dropped (TCP; a unix socket does so anyway).
+    pub(super) fn reset_on_drop(&self) {
+        drop(SockRef::from(self).set_linger(Some(Duration::ZERO)));
+    }
+
     /// Makes the send buffer as small as it can be.
     pub(super) fn shrink_send_buffer(&self) {
         drop(SockRef::from(self).set_send_buffer_size(1));
     }
 
-    /// Sends `bytes` until no more fit; `false`: the other side has closed.
-    pub(super) fn stuff(&self, bytes: &[u8]) -> bool {
-        loop {
-            match rustix::io::write(self, bytes) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => return true,
-                Err(_) => return false,
-            }
-        }
+    /// Sends as much of `bytes` as fits, with one write: whoever reads as fast as we write shall not keep us writing.
+    pub(super) fn stuff(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::write(self, bytes)?)
     }
 
     /// What the kernel knows of the connection now.
@@ -191,5 +190,31 @@ pub(super) fn show(address: &Address) -> String {
     match address {
         Address::Unix(path) => format!("unix:{}", Path::display(path)),
         Address::Tcp(address) => address.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test(flavor = "local")]
+    async fn one_write_fills_a_small_buffer_and_no_reader_makes_it_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("php.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let stream = Dial::new(&Address::Unix(socket)).connect(Duration::ZERO).await.unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        stream.shrink_send_buffer();
+        assert!(stream.look().contains(PollFlags::OUT));
+        let stuffed = stream.stuff(&[0; 4096]).unwrap();
+        assert!((1..=4096).contains(&stuffed), "{stuffed}");
+        assert!(!stream.look().contains(PollFlags::OUT), "nobody has read it");
+        peer.read_exact(&mut vec![0; stuffed]).unwrap();
+        assert!(stream.look().contains(PollFlags::OUT), "all of it was read");
+        drop(peer);
+        assert!(stream.look().contains(PollFlags::HUP) && stream.stuff(&[0; 4096]).is_err());
     }
 }

@@ -4,8 +4,8 @@
 //! body where PHP was quick, else with a [`ReplyBody`](super::reply_body::ReplyBody) that reads on. Both directions are polled
 //! together, so that a script which answers while it is being sent a body never blocks. An answer is
 //! whole only with END_REQUEST; before it, the end of the connection is an error that reaches the
-//! client. Whatever happens to the request, its connection goes back to `pool.rs` in one of four ways,
-//! and none of them frees the slot before PHP has.
+//! client. Whatever happens to the request, its connection goes back to `pool.rs` in one of five ways,
+//! of which only the last (`cut`, where nothing else ends it) frees the slot before PHP is seen to be done.
 
 use std::future::poll_fn;
 use std::io;
@@ -17,11 +17,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
 use tokio::task::spawn_local;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::OnClientAbort;
 use super::complaints::Complaints;
-use super::pool::{Condition, Connection, Pool};
+use super::pool::{Condition, Connection, Pool, RUN_OUT};
 use super::record::{Decoder, Piece, ProtocolStatus, RecordFault};
 use super::reply::{Reply, ReplyFault, ReplyParser};
 use super::sending::{Outgoing, Sending};
@@ -173,8 +173,11 @@ impl InFlight {
         Poll::Ready(piece)
     }
 
-    /// Whether this failed on a kept connection before PHP can have seen it.
-    pub(super) fn was_never_seen(&self) -> bool {
+    /// Whether this failed on a kept connection without a byte of reply.
+    ///
+    /// Most likely PHP had closed the connection before. But a process that was killed in the middle of its work
+    /// looks the same: the request may have been run, and only an idempotent one is ever given a kept connection.
+    pub(super) fn may_be_repeated(&self) -> bool {
         self.work.as_ref().is_some_and(|work| work.dead && work.connection.reused && !work.answered)
     }
 
@@ -195,7 +198,7 @@ impl InFlight {
         drop(Self { work: self.work.take() });
     }
 
-    /// Takes the answer to its end without its body. `whole`: the end is here already.
+    /// Takes the answer to its end without its body, which PHP is given some time for. `whole`: the end is here already.
     pub(super) fn run_out(mut self, whole: bool) {
         if whole {
             return self.finish(true);
@@ -203,7 +206,7 @@ impl InFlight {
         self.let_it_end();
     }
 
-    /// Nobody waits for the rest of the answer, but that is no reason for PHP to stop.
+    /// Nobody waits for the rest of the answer, but that is no reason for PHP to stop, unless it takes too long over it.
     pub(super) fn let_it_end(&mut self) {
         if let Some(work) = &mut self.work {
             work.wanted = false;
@@ -220,6 +223,25 @@ pub(super) fn check(status: ProtocolStatus) -> Result<(), Fault> {
         ProtocolStatus::UnknownRole => Err(Fault::Answer("the server is no FastCGI responder")),
         ProtocolStatus::Unknown(_) => Err(Fault::Answer("an unknown protocol status")),
     }
+}
+
+/// How far an answer is read that nobody wants.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    ToItsEnd,
+    /// For [`RUN_OUT`] at most.
+    ForAWhile,
+    ToTheNextWrite,
+}
+
+/// How the rest of an answer went that nobody wants.
+enum Rest {
+    /// To its end.
+    Ended,
+    /// On and on: it is to be broken off.
+    GoesOn,
+    /// The connection or the protocol broke.
+    Broke,
 }
 
 impl Work {
@@ -261,26 +283,43 @@ impl Work {
         pool.give_back(self.into_connection(), condition);
     }
 
-    /// Reads the answer to its end, for nobody.
-    async fn run_out(mut self: Box<Self>) {
+    /// Reads the answer on, for nobody, and breaks it off when that is enough.
+    async fn run_out(mut self: Box<Self>, reading: Reading) {
         let pool = Arc::clone(&self.pool);
-        let mut ended = false;
-        let end = poll_fn(|cx| {
-            loop {
-                match ready!(self.poll_piece(cx)) {
-                    Ok(Piece::End(_)) => ended = true,
-                    Ok(_) => continue,
-                    Err(_) => {}
-                }
-                return Poll::Ready(());
+        let rest = match reading {
+            Reading::ToItsEnd => pool.last_wait(self.rest(false)).await,
+            Reading::ToTheNextWrite => pool.last_wait(self.rest(true)).await,
+            // Silence is no sign that a script does not write: PHP keeps the body of an answer to HEAD to itself.
+            Reading::ForAWhile => Some(timeout(RUN_OUT, self.rest(false)).await.unwrap_or(Rest::GoesOn)),
+        };
+        match rest {
+            Some(Rest::Ended) => self.finish(true),
+            Some(Rest::GoesOn) if self.connection.stream.is_unix() && self.sending.is_done() => {
+                pool.break_off(self.into_connection());
             }
-        });
-        pool.last_wait(end).await;
-        if ended {
-            self.finish(true);
-        } else {
-            drop(self.into_connection());
+            Some(Rest::GoesOn) => pool.cut(self.into_connection()).await,
+            Some(Rest::Broke) | None => drop(self.into_connection()),
         }
+    }
+
+    /// `one_write`: what PHP has not written yet is enough.
+    async fn rest(&mut self, one_write: bool) -> Rest {
+        let mut caught_up = false;
+        poll_fn(|cx| {
+            loop {
+                let Poll::Ready(piece) = self.poll_piece(cx) else {
+                    caught_up = true;
+                    return Poll::Pending;
+                };
+                return Poll::Ready(match piece {
+                    Ok(Piece::End(_)) => Rest::Ended,
+                    Ok(_) if one_write && caught_up => Rest::GoesOn,
+                    Ok(_) => continue,
+                    Err(_) => Rest::Broke,
+                });
+            }
+        })
+        .await
     }
 }
 
@@ -290,10 +329,14 @@ impl Drop for InFlight {
         if work.dead {
             return drop(work.into_connection());
         }
-        let refuse = work.wanted && work.on_client_abort == OnClientAbort::Close && work.connection.stream.is_unix();
-        if !refuse {
-            drop(spawn_local(work.run_out()));
-            return;
+        let reading = match (work.on_client_abort, work.wanted) {
+            (OnClientAbort::Finish, _) => Reading::ToItsEnd,
+            (OnClientAbort::Close, false) => Reading::ForAWhile,
+            // Over TCP only the end of the answer tells that a process is done. It is waited for until PHP writes.
+            (OnClientAbort::Close, true) => Reading::ToTheNextWrite,
+        };
+        if reading != Reading::ToTheNextWrite || !work.connection.stream.is_unix() {
+            return drop(spawn_local(work.run_out(reading)));
         }
         let pool = Arc::clone(&work.pool);
         if work.sending.is_done() {

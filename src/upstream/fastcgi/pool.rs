@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::complaints::LINES_A_SECOND;
 use super::connection::{Dial, Stream, show};
 use super::health::Health;
-use super::record::END_OF_STDIN;
+use super::record::{END_OF_STDIN, HEADER_BYTES};
 use super::slots::{NoSlot, Slot, Slots};
 use super::{Connections, Settings};
 use crate::upstream::Error;
@@ -35,6 +35,14 @@ const IDLE: Duration = Duration::from_millis(1500);
 /// The most that is waited for a process whose request nobody waits for any more.
 const LAST_WAIT: Duration = Duration::from_secs(600);
 
+/// How long what nobody wants of an answer is read before it is broken off.
+pub(super) const RUN_OUT: Duration = Duration::from_secs(5);
+/// How long a slot stays taken once its connection was cut: PHP is not seen any more from then on. A script that
+/// writes to clients as it goes writes again within that time, and is ended by it.
+const AFTERMATH: Duration = Duration::from_secs(1);
+
+/// Empty STDIN records that fill the smallest send buffer (4.5 KiB on Linux, overhead included) with one write.
+static STUFFING: [[u8; HEADER_BYTES]; 512] = [END_OF_STDIN; 512];
 /// How often is looked whether a process has noticed that its client left.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -248,11 +256,24 @@ impl Pool {
         drop(spawn_local(until_drained(Arc::clone(self), connection)));
     }
 
-    /// Waits for a PHP process that nobody else waits for.
-    pub(super) async fn last_wait(&self, done: impl Future<Output = ()>) {
-        if timeout(LAST_WAIT, done).await.is_err() {
+    /// Closes a connection whose answer nobody wants any more, so that PHP's next write fails.
+    ///
+    /// What becomes of the process then cannot be seen from here.
+    pub(super) async fn cut(&self, connection: Connection) {
+        let Connection { stream, slot, .. } = connection;
+        stream.reset_on_drop();
+        drop(stream);
+        sleep(AFTERMATH).await;
+        drop(slot);
+    }
+
+    /// Waits for a PHP process that nobody else waits for; `None`: it took too long.
+    pub(super) async fn last_wait<T>(&self, done: impl Future<Output = T>) -> Option<T> {
+        let done = timeout(LAST_WAIT, done).await.ok();
+        if done.is_none() {
             tracing::warn!(upstream = self.name, "a PHP process was busy {LAST_WAIT:?} after its request had ended");
         }
+        done
     }
 
     /// Keeps an idle connection for this worker's next request, unless enough are kept.
@@ -346,20 +367,25 @@ async fn timeout_until(when: Instant, bell: impl Future<Output = ()>) -> bool {
 }
 
 /// Reads and forgets until PHP has closed the connection; then its slot is free.
-async fn until_closed(pool: Arc<Pool>, connection: Connection) {
-    let Connection { mut stream, slot, .. } = connection;
+///
+/// There may be an answer to forget: that of a request whose body did not all go out. It may be endless.
+async fn until_closed(pool: Arc<Pool>, mut connection: Connection) {
+    let enough = Instant::now() + RUN_OUT;
     let mut scrap = BytesMut::new();
     let closed = poll_fn(|cx| {
         loop {
             scrap.clear();
-            match ready!(stream.poll_read(cx, &mut scrap)) {
-                Ok(0) | Err(_) => return Poll::Ready(()),
+            match ready!(connection.stream.poll_read(cx, &mut scrap)) {
+                Ok(0) | Err(_) => return Poll::Ready(true),
+                Ok(_) if Instant::now() >= enough => return Poll::Ready(false),
                 Ok(_) => {}
             }
         }
     });
-    pool.last_wait(closed).await;
-    drop((stream, slot));
+    match pool.last_wait(closed).await {
+        Some(false) => pool.cut(connection).await,
+        Some(true) | None => drop(connection),
+    }
 }
 
 /// Waits until PHP has noticed that its bytes are refused.
@@ -370,7 +396,6 @@ async fn until_closed(pool: Arc<Pool>, connection: Connection) {
 async fn until_drained(pool: Arc<Pool>, connection: Connection) {
     let stream = &connection.stream;
     let drained = async {
-        // A few small writes fill the smallest buffer.
         stream.shrink_send_buffer();
         let mut stuffed = false;
         loop {
@@ -380,10 +405,14 @@ async fn until_drained(pool: Arc<Pool>, connection: Connection) {
             }
             if seen.contains(PollFlags::OUT) {
                 // Writable for the first time, it may only have read the request.
-                if stuffed || !stream.stuff(&END_OF_STDIN) {
+                if stuffed {
                     return;
                 }
-                stuffed = true;
+                match stream.stuff(STUFFING.as_flattened()) {
+                    Ok(_) => stuffed = true,
+                    Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                    Err(_) => return,
+                }
             }
             sleep(LOOK_EVERY).await;
         }

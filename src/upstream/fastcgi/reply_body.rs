@@ -105,7 +105,10 @@ impl HttpBody for ReplyBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        if this.ended {
+        if this.is_end_stream() {
+            // What PHP may still have to say is not for the client, who shall not wait for it either.
+            this.ended = true;
+            this.in_flight.leave();
             return Poll::Ready(None);
         }
         let chunk = ready!(this.poll_chunk(cx));

@@ -490,7 +490,7 @@ async fn a_slot_stays_taken_while_php_is_busy_for_nobody() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn over_tcp_an_abandoned_answer_is_read_to_its_end() {
+async fn over_tcp_an_abandoned_answer_is_read_to_its_end_where_that_is_asked() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (go, wait) = mpsc::channel::<()>();
@@ -503,7 +503,9 @@ async fn over_tcp_an_abandoned_answer_is_read_to_its_end() {
             stream.write_all(&[stdout(&[b'x'; 1 << 20]), end()].concat()).unwrap();
         }
     });
-    let php = php(Path::new("/unused"), |settings| settings.address = Address::Tcp(address));
+    let php = php(Path::new("/unused"), |settings| {
+        (settings.address, settings.on_client_abort) = (Address::Tcp(address), OnClientAbort::Finish);
+    });
     go.send(()).unwrap();
     assert_eq!(bytes_of(get(&php, "/a").await.unwrap()).await.unwrap().len(), 4 + (1 << 20));
     until_free(&php).await;
@@ -598,12 +600,22 @@ impl Drop for Fpm {
 
 impl Fpm {
     async fn start(processes: usize, scripts: &[(&str, &str)]) -> Self {
+        Self::start_at(None, processes, scripts).await
+    }
+
+    /// Starts it on a unix socket, and at a TCP address as well, with as many processes.
+    async fn start_at(tcp: Option<SocketAddr>, processes: usize, scripts: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().display();
-        let configuration = format!(
+        let mut configuration = format!(
             "[global]\nerror_log={path}/log\ndaemonize=no\n[www]\nlisten={path}/php.sock\npm=static\n\
              pm.max_children={processes}\nuser=nobody\ngroup=nogroup\nlisten.mode=0666\n"
         );
+        if let Some(address) = tcp {
+            let pool =
+                format!("listen={address}\npm=static\npm.max_children={processes}\nuser=nobody\ngroup=nogroup\n");
+            configuration.push_str(&format!("[tcp]\n{pool}"));
+        }
         std::fs::write(directory.path().join("fpm.conf"), configuration).unwrap();
         std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         for (name, script) in scripts {
@@ -709,4 +721,66 @@ async fn a_client_that_leaves_frees_its_process_when_php_notices() {
     drop(get(&php, "/loud.php").await.unwrap());
     until_free(&php).await;
     assert!(began.elapsed() > Duration::from_secs(3), "the script runs to its end: {:?}", began.elapsed());
+}
+
+/// Writes for as long as it is let, after a line of its own.
+fn endless(first: &str) -> String {
+    format!("<?php {first} for (;;) {{ echo str_repeat('x', 9000); flush(); usleep(20000); }}")
+}
+
+#[tokio::test(flavor = "local")]
+async fn an_endless_answer_that_nobody_wants_frees_its_process() {
+    let (plain, short) = (endless(""), endless("header('Content-Length: 3');"));
+    let (none, file) = (endless("http_response_code(204);"), endless("header('X-Accel-Redirect: /nowhere');"));
+    let scripts = [("plain.php", &*plain), ("short.php", &*short), ("none.php", &*none), ("file.php", &*file)];
+    let fpm = Fpm::start(4, &[&scripts[..], &[("quick.php", "<?php echo 'hi';")]].concat()).await;
+    let php = fpm.php(|settings| settings.connections = 4);
+    let head = inbound(Method::HEAD, "/plain.php", RequestBody::empty());
+    let head = php.call(head, &Timeline::start(std::time::Instant::now())).await.unwrap();
+    assert!(matches!(head.body(), Body::Empty));
+    assert_eq!(get(&php, "/none.php").await.unwrap().status(), StatusCode::NO_CONTENT);
+    assert!(get(&php, "/file.php").await.is_err());
+    assert_eq!(bytes_of(get(&php, "/short.php").await.unwrap()).await.unwrap(), "xxx");
+    assert_eq!(php.connections().in_use, 4, "each is given some time");
+    until_free(&php).await;
+    let quick = futures_util::future::join_all((0..4).map(|_| get(&php, "/quick.php")));
+    assert!(timeout(Duration::from_secs(2), quick).await.expect("the processes are free").iter().all(Result::is_ok));
+    until_free(&php).await;
+}
+
+#[tokio::test(flavor = "local")]
+async fn over_tcp_too_php_notices_that_its_client_left() {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let scripts = [("loud.php", &*endless("")), ("quiet.php", "<?php usleep(1500000); echo 'hi';")];
+    let fpm = Fpm::start_at(Some(address), 1, &scripts).await;
+    let php = fpm.php(|settings| (settings.address, settings.connections) = (Address::Tcp(address), 1));
+    let began = Instant::now();
+    drop(get(&php, "/loud.php").await.unwrap());
+    assert_eq!(php.connections().in_use, 1);
+    until_free(&php).await;
+    assert!(began.elapsed() < Duration::from_secs(3), "the script is cut short: {:?}", began.elapsed());
+
+    let began = Instant::now();
+    assert!(timeout(Duration::from_millis(50), get(&php, "/quiet.php")).await.is_err());
+    until_free(&php).await;
+    assert!(began.elapsed() >= Duration::from_millis(1500), "a process that works has its slot: {:?}", began.elapsed());
+    let again = timeout(Duration::from_secs(3), get(&php, "/quiet.php")).await.expect("the process is free").unwrap();
+    assert_eq!(bytes_of(again).await.unwrap(), "hi");
+    until_free(&php).await;
+}
+
+#[tokio::test(flavor = "local")]
+async fn an_endless_answer_to_a_body_that_was_not_read_ends_with_its_client() {
+    let (ended, end_of_writing) = mpsc::channel::<()>();
+    let (_directory, socket) = server(move |_, mut stream| {
+        let (_tick, ticks) = mpsc::channel::<()>();
+        while stream.write_all(&stdout(b"\r\nmore")).is_ok() {
+            let _ = ticks.recv_timeout(Duration::from_millis(20));
+        }
+        ended.send(()).unwrap();
+    });
+    let php = php(&socket, |_| {});
+    drop(post(&php, "/a", body_of(&[b'y'; 1 << 20]).await).await.unwrap());
+    until_free(&php).await;
+    end_of_writing.recv_timeout(Duration::from_secs(1)).unwrap();
 }
