@@ -173,12 +173,12 @@ impl InFlight {
         Poll::Ready(piece)
     }
 
-    /// Whether this failed on a kept connection without a byte of reply.
+    /// Whether PHP had closed a kept connection before it could be sent anything.
     ///
-    /// Most likely PHP had closed the connection before. But a process that was killed in the middle of its work
-    /// looks the same: the request may have been run, and only an idempotent one is ever given a kept connection.
-    pub(super) fn may_be_repeated(&self) -> bool {
-        self.work.as_ref().is_some_and(|work| work.dead && work.connection.reused && !work.answered)
+    /// Once a byte was taken nobody can tell: a process that was killed in the middle of its work leaves the same
+    /// silence as one that ended before it read.
+    pub(super) fn was_never_sent(&self) -> bool {
+        self.work.as_ref().is_some_and(|work| work.dead && work.connection.reused && work.sending.was_refused_whole())
     }
 
     /// The connection, of which only the slot is of use.

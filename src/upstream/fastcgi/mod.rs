@@ -3,8 +3,8 @@
 //! A [`Php`] is one pool. [`Php::call`] takes a request through its life: which script or file the path
 //! means (`script.rs`), the body received whole (`spool.rs`), a connection with its slot (`pool.rs`), the
 //! exchange of records (`exchange.rs`), and PHP's answer as the client gets it. Nothing is taken of PHP
-//! before all of the request is here, and PHP is asked once. One exception: an idempotent
-//! request on a kept connection that ended without one byte of reply is sent again, on a new one.
+//! before all of the request is here, and PHP is asked once: only a request of which a kept connection
+//! took not one byte is sent again, on a new one.
 
 mod complaints;
 mod connection;
@@ -228,7 +228,7 @@ impl Php {
                 Err(fault) => fault,
             };
             // Once only: the connection that replaces it is not a kept one.
-            connection = match in_flight.may_be_repeated().then(|| in_flight.into_dead_connection()).flatten() {
+            connection = match in_flight.was_never_sent().then(|| in_flight.into_dead_connection()).flatten() {
                 Some(dead) => self.pool.replace(dead, deadline).await?,
                 None => return Err(fault.before_the_head(&self.pool)),
             };

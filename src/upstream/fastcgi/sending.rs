@@ -40,6 +40,8 @@ pub(super) struct Sending {
     then: VecDeque<Bytes>,
     /// What has to be read from disk before.
     file: Option<FileTail>,
+    /// Whether the socket has taken any byte.
+    begun: bool,
     /// PHP took no more. What it answers is an answer all the same.
     refused: bool,
 }
@@ -53,7 +55,7 @@ struct FileTail {
 
 impl Sending {
     pub(super) fn new(outgoing: &Outgoing) -> Self {
-        let mut sending = Self { first: outgoing.head.clone(), then: VecDeque::new(), file: None, refused: false };
+        let mut sending = Self { first: outgoing.head.clone(), then: VecDeque::new(), file: None, begun: false, refused: false };
         match &outgoing.body {
             Spooled::Empty => {}
             Spooled::Memory(bytes) => {
@@ -83,6 +85,11 @@ impl Sending {
         !self.refused && self.first.is_empty() && self.then.is_empty() && self.file.is_none()
     }
 
+    /// Whether not one byte was taken: PHP cannot have heard of the request.
+    pub(super) fn was_refused_whole(&self) -> bool {
+        self.refused && !self.begun
+    }
+
     /// Writes as much as is taken. Fails only when the body cannot be read from disk.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<()>> {
         loop {
@@ -100,9 +107,13 @@ impl Sending {
                 used += 1;
             }
             match ready!(stream.poll_write(cx, slices.get(..used).unwrap_or_default())) {
-                Ok(written) if written > 0 => self.advance(written),
+                Ok(written) if written > 0 => {
+                    self.begun = true;
+                    self.advance(written);
+                }
                 _ => {
-                    *self = Self { first: Bytes::new(), then: VecDeque::new(), file: None, refused: true };
+                    let begun = self.begun;
+                    *self = Self { first: Bytes::new(), then: VecDeque::new(), file: None, begun, refused: true };
                     return Poll::Ready(Ok(()));
                 }
             }
