@@ -69,6 +69,8 @@ impl Reading {
 pub(super) struct ClientIo {
     stream: TcpStream,
     reading: Arc<Reading>,
+    /// Whether the client has sent anything at all.
+    heard: bool,
     header: Duration,
     idle: Duration,
     write_gap: Duration,
@@ -96,6 +98,7 @@ impl ClientIo {
         let io = Self {
             stream,
             reading,
+            heard: false,
             header: timeouts.header,
             idle: timeouts.idle,
             write_gap: timeouts.write_gap,
@@ -157,6 +160,7 @@ impl AsyncRead for ClientIo {
         let this = self.get_mut();
         match Pin::new(&mut this.stream).poll_read(cx, buf) {
             Poll::Ready(read) => {
+                this.heard = true;
                 // The first bytes of a next request: from now on its head has its own deadline.
                 if this.reading.is(IDLE) {
                     this.reading.0.store(HEAD, Ordering::Relaxed);
@@ -165,7 +169,9 @@ impl AsyncRead for ClientIo {
                 Poll::Ready(read)
             }
             Poll::Pending => match ready!(this.poll_too_late(cx)) {
-                HEAD => {
+                // One that never asked anything (a browser's spare, a probe) would take an answer for one to its
+                // first request: it finds the connection closed.
+                HEAD if this.heard => {
                     let _ = this.stream.try_write(REQUEST_TIMEOUT);
                     Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the request's head did not come")))
                 }
@@ -256,14 +262,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_head_that_does_not_come_is_answered_408() {
+    async fn a_head_that_does_not_go_on_is_answered_408() {
         let (mut client, mut io, _reading) = connected(&quick()).await;
+        client.write_all(b"GET /").await.unwrap();
+        assert_eq!(io.read(&mut [0; 16]).await.unwrap(), 5);
         let error = io.read(&mut [0; 16]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         drop(io);
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_never_asked_anything_ends_quietly() {
+        let (mut client, mut io, _reading) = connected(&quick()).await;
+        assert_eq!(io.read(&mut [0; 16]).await.unwrap(), 0);
+        drop(io);
+        assert_eq!(client.read(&mut [0; 16]).await.unwrap(), 0, "nothing was asked, and yet it was answered");
     }
 
     #[tokio::test]

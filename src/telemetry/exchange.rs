@@ -1,6 +1,6 @@
 //! One request and its response as they happen, and the one record that is made of them.
 //!
-//! `gateway::handle` opens an [`Exchange`] when a request's head is there, tells it what becomes
+//! `gateway::Worker::serve` opens an [`Exchange`] when a request's head is there, tells it what becomes
 //! known, and closes it with the answer; from there it travels in the answer's body. The record is
 //! written when the exchange is dropped, so it is written exactly once whatever happens: the body
 //! ends, the side breaks off, the client leaves, the future is cancelled.

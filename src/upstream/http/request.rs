@@ -10,11 +10,10 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, 
 
 use super::connection::Upload;
 use super::{HostPolicy, Server, Settings};
+use crate::http::client::{X_FORWARDED_FOR, X_FORWARDED_PROTO};
 use crate::http::{Client, RequestBody};
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// How a service's requests are addressed; made once, not once a request.
 #[derive(Debug)]
@@ -38,6 +37,11 @@ impl Addressing {
         Self { host, server: server.unwrap_or(HeaderValue::from_static("localhost")) }
     }
 
+    /// The `Host` that is sent when the client said this one.
+    pub(super) fn host<'h>(&'h self, said: Option<&'h HeaderValue>) -> &'h HeaderValue {
+        self.host.as_ref().or(said).unwrap_or(&self.server)
+    }
+
     /// Turns the client's request into the server's.
     pub(super) fn outgoing(
         &self,
@@ -54,8 +58,7 @@ impl Addressing {
         // A target with a host of its own stands above `Host`.
         let said = authority.or_else(|| headers.get(HOST).cloned());
         forward(headers, client, said.as_ref());
-        let host = self.host.as_ref().or(said.as_ref()).unwrap_or(&self.server);
-        headers.insert(HOST, host.clone());
+        headers.insert(HOST, self.host(said.as_ref()).clone());
         // The edge has answered it; the server would wait for nobody.
         headers.remove(EXPECT);
         if upgrading {
