@@ -20,7 +20,7 @@ fn check_ends_with_0_for_a_good_file_and_sums_it_up() {
     let (code, out, err) = run(&["check", "-c", "routes.toml"], dir.path());
     assert_eq!(code, 0, "{out}{err}");
     assert_eq!(out.trim().lines().count(), 1, "{out}");
-    assert!(out.contains("1 route"), "{out}");
+    assert!(out.contains("good; 1 route, 0"), "{out}");
     assert_eq!(run(&["check"], dir.path()).0, 0, "routes.toml of the directory is the default");
 }
 
@@ -56,6 +56,70 @@ fn explain_tells_the_route_and_why() {
     assert!(out.contains("405"), "{out}");
     let (_, out, _) = run(&["explain", "GET", "/nothing", "-H", "Accept: text/html", "-c", "routes.toml"], dir.path());
     assert!(out.contains("404"), "{out}");
+}
+
+#[test]
+fn explain_tells_what_the_upstream_would_be_sent() {
+    let dir = temp_dir("cli");
+    let root = dir.path().join("public");
+    std::fs::create_dir(&root).expect("a root");
+    for name in ["index.php", "style.css"] {
+        std::fs::write(root.join(name), "").expect("a file");
+    }
+    let php = format!("[upstream.php]\nfastcgi = \"unix:/run/none.sock\"\nroot = \"{}\"\n", root.display());
+    write(dir.path(), &format!("{GOOD}\n{php}\n[[route]]\npath = \"/{{*rest}}\"\nlegacy = \"php\"\n"));
+    let index = format!("script {}", std::fs::canonicalize(root.join("index.php")).expect("it is there").display());
+    for (url, part) in [
+        ("/page", index.as_str()),
+        ("/style.css", "is a file, which the gateway serves"),
+        ("/other.php", "404: no file is served for this path: only the front controller runs"),
+        ("http://A.test:81/orders/7?x=1", "GET /orders/7?x=1, Host: A.test:81"),
+        ("/orders/7", "GET /orders/7, Host: 127.0.0.1:7001"),
+    ] {
+        let (code, out, err) = run(&["explain", "GET", url], dir.path());
+        assert_eq!(code, 0, "{err}");
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    let (_, out, _) = run(&["explain", "GET", "http://A.test:81/orders/7"], dir.path());
+    assert!(out.contains("at a.test\n"), "{out}");
+    assert_eq!(run(&["explain", "GET", "/orders/7", "-H", "Host: a b"], dir.path()).0, 2);
+}
+
+#[test]
+fn the_file_may_be_named_before_and_behind_the_command() {
+    let dir = temp_dir("cli");
+    std::fs::write(dir.path().join("other.toml"), GOOD).expect("other.toml");
+    for arguments in [&["-c", "other.toml", "check"][..], &["check", "--config", "other.toml"]] {
+        assert_eq!(run(arguments, dir.path()).0, 0, "{arguments:?}");
+    }
+    let (code, _, err) = run(&["-c", "none.toml"], dir.path());
+    assert!(code == 2 && err.contains("none.toml"), "without a command it runs: {err}");
+    let (code, _, err) = run(&["--json", "check", "-c", "other.toml"], dir.path());
+    assert!(code == 2 && err.contains("--json"), "{err}");
+}
+
+#[test]
+fn a_taken_port_is_said_before_anything_is_started_and_without_colours() {
+    let dir = temp_dir("cli");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port();
+    let root = dir.path().join("public");
+    std::fs::create_dir(&root).expect("a root");
+    std::fs::write(root.join("index.php"), "").expect("a file");
+    let (root, socket) = (root.display(), dir.path().join("fpm.sock"));
+    // Fewer children than connections: a warning, which shows how the log looks.
+    write(
+        dir.path(),
+        &format!(
+            "[listen]\nhttp = \"127.0.0.1:{port}\"\n[upstream.php]\nfastcgi = \"unix:{}\"\nroot = \"{root}\"\nconnections = 4\n\
+             spawn = {{ children = 1 }}\n[[route]]\npath = \"/{{*rest}}\"\nlegacy = \"php\"\n",
+            socket.display()
+        ),
+    );
+    let (code, out, err) = run(&["run"], dir.path());
+    assert!(code == 1 && err.contains("cannot listen on"), "{out}{err}");
+    assert!(!err.contains("php-fpm started"), "{err}");
+    assert!(err.contains("WARN") && !err.contains('\u{1b}'), "{err}");
 }
 
 #[test]

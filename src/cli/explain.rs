@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use std::path::Path;
+
+use ::http::header::HOST;
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use clap::Args;
 
-use super::{ConfigFile, FAULTY, complain, faulty, print};
+use super::{FAULTY, complain, faulty, print};
 use crate::config::{self, Known};
-use crate::http::CanonicalPath;
+use crate::http::{CanonicalPath, Host};
 use crate::route::{Considered, Explanation, Found, Route, Verdict};
 use crate::telemetry::Telemetry;
 use crate::upstream::{Handler, Target};
@@ -23,8 +26,6 @@ pub(super) struct Options {
     /// A header of the request; may be given several times
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(HeaderName, HeaderValue)>,
-    #[command(flatten)]
-    config: ConfigFile,
 }
 
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
@@ -34,10 +35,10 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     Ok((name, value))
 }
 
-pub(super) fn run(options: &Options, handlers: &BTreeMap<String, Arc<Handler>>) -> u8 {
+pub(super) fn run(file: &Path, options: &Options, handlers: &BTreeMap<String, Arc<Handler>>) -> u8 {
     let telemetry = Telemetry::idle();
     let known = Known { handlers, telemetry: &telemetry, previous: None };
-    let loaded = match config::load(&options.config.path, &known) {
+    let loaded = match config::load(file, &known) {
         Ok(loaded) => loaded,
         Err(faults) => return faulty(&faults),
     };
@@ -49,17 +50,31 @@ pub(super) fn run(options: &Options, handlers: &BTreeMap<String, Arc<Handler>>) 
         }
     };
     let headers: HeaderMap = options.headers.iter().cloned().collect();
-    let host = host(&options.url, &headers);
-    let explanation = loaded.table.explain(&options.method, &host, &path, options.url.query(), &headers);
+    // The version in which a request may do without a host, as a bare path does here.
+    let Ok(host) = Host::of(Version::HTTP_10, &options.url, &headers) else {
+        complain("the URL and the headers do not name one valid host; the gateway answers 400");
+        return FAULTY;
+    };
+    let host = host.as_str();
+    let explanation = loaded.table.explain(&options.method, host, &path, options.url.query(), &headers);
 
     let at = if host.is_empty() { String::new() } else { format!(" at {host}") };
-    print(&format!("{} {path}{at}\n\n{}", options.method, describe(&explanation)))
+    let asked = Asked { method: &options.method, url: &options.url, path: &path, host: headers.get(HOST) };
+    print(&format!("{} {path}{at}\n\n{}", options.method, describe(&explanation, &asked)))
+}
+
+/// The request, as far as the sides are told of it.
+struct Asked<'a> {
+    method: &'a Method,
+    url: &'a Uri,
+    path: &'a CanonicalPath,
+    host: Option<&'a HeaderValue>,
 }
 
 /// The route and where it leads, then the other routes that came near, nearest first.
-fn describe(explanation: &Explanation<'_>) -> String {
+fn describe(explanation: &Explanation<'_>, asked: &Asked<'_>) -> String {
     let mut text = match &explanation.found {
-        Found::Route(route) => describe_route(route, &explanation.params),
+        Found::Route(route) => describe_route(route, &explanation.params, asked),
         Found::MethodNotAllowed { allow } => format!("answer    405; this path is served for {allow}\n"),
         Found::Nothing => "answer    404; no route matches\n".to_owned(),
     };
@@ -74,19 +89,36 @@ fn describe(explanation: &Explanation<'_>) -> String {
     text
 }
 
-fn describe_route(route: &Route, params: &[(String, String)]) -> String {
+fn describe_route(route: &Route, params: &[(String, String)], asked: &Asked<'_>) -> String {
     let (side, place) = route.choose();
     let mut text = format!("route     {}  {}\n", route.name, route.path());
     for (name, value) in params {
         let _ = writeln!(text, "          {{{name}}} = {value}");
     }
     let _ = writeln!(text, "served by {} ({})", side.word(), describe_target(&place.target));
+    if let Some(sent) = sent(&place.target, asked) {
+        let _ = writeln!(text, "is sent   {sent}");
+    }
     let other = if side.word() == "legacy" { route.new_side() } else { route.legacy() };
     if let Some(other) = other {
         let _ = writeln!(text, "or by     the other side ({}), after a flip", describe_target(&other.target));
     }
     let _ = writeln!(text, "timeout   {:?}; a body of at most {} bytes", route.timeout, route.body_bytes);
     text
+}
+
+/// What the side would be given; a handler is given the request as it is.
+fn sent(target: &Target, asked: &Asked<'_>) -> Option<String> {
+    match target {
+        Target::Php(php) => Some(php.explain(asked.path, asked.method)),
+        Target::Http(service) => {
+            let authority = asked.url.authority().and_then(|name| HeaderValue::from_str(name.as_str()).ok());
+            let host = service.host(authority.as_ref().or(asked.host));
+            let path = asked.url.path_and_query().map_or("/", |path| path.as_str());
+            Some(format!("{} {path}, Host: {}", asked.method, String::from_utf8_lossy(host.as_bytes())))
+        }
+        Target::Handler(_) => None,
+    }
 }
 
 fn describe_target(target: &Target) -> String {
@@ -98,10 +130,4 @@ fn describe_target(target: &Target) -> String {
         }
         Target::Handler(handler) => format!("handler \"{}\"", handler.name()),
     }
-}
-
-fn host(url: &Uri, headers: &HeaderMap) -> String {
-    let named = headers.get(::http::header::HOST).and_then(|value| value.to_str().ok());
-    let host = url.host().or(named).unwrap_or_default();
-    host.split(':').next().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase()
 }

@@ -1,11 +1,12 @@
 //! `strangler flip`: which side serves a route, changed by editing one word of the file.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use clap::Args;
 
-use super::{ConfigFile, FAULTY, complain, print, with_causes};
+use super::{FAULTY, complain, print, with_causes};
 use crate::config::{self, FlipError, Known};
 use crate::telemetry::Telemetry;
 use crate::upstream::Handler;
@@ -17,14 +18,12 @@ pub(super) struct Options {
     route: String,
     /// Who shall serve it: `legacy` or `new`
     serve: String,
-    #[command(flatten)]
-    config: ConfigFile,
 }
 
-pub(super) fn run(options: &Options, handlers: &BTreeMap<String, Arc<Handler>>) -> u8 {
+pub(super) fn run(file: &Path, options: &Options, handlers: &BTreeMap<String, Arc<Handler>>) -> u8 {
     let telemetry = Telemetry::idle();
     let known = Known { handlers, telemetry: &telemetry, previous: None };
-    match config::flip(&options.config.path, &options.route, &options.serve, &known) {
+    match config::flip(file, &options.route, &options.serve, &known) {
         Ok(flipped) => print(&format!("{flipped}\n")),
         // Nothing is wrong with what was asked for.
         Err(error @ (FlipError::Write { .. } | FlipError::ChangedMeanwhile)) => complain(&with_causes(&error)),

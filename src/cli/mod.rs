@@ -19,7 +19,8 @@ use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::http::BoxError;
 use crate::upstream::Handler;
@@ -41,10 +42,14 @@ const FAULTY: u8 = 2;
 /// handler, or an HTTP service). Save the file and the route is flipped, within a second and
 /// without losing a request.
 #[derive(Debug, Parser)]
-#[command(name = "strangler", version, max_term_width = 100, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+#[command(name = "strangler", version, max_term_width = 100, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
+
+    /// The route table
+    #[arg(short, long = "config", value_name = "FILE", default_value = "routes.toml", global = true)]
+    config: PathBuf,
 
     #[command(flatten)]
     run: run::Options,
@@ -63,7 +68,7 @@ enum Command {
     /// Serve (the default)
     Run(run::Options),
     /// Load the file and print every fault, or a one-line summary
-    Check(check::Options),
+    Check,
     /// Say which route a request takes and why, who serves it, and what the upstream would be sent
     Explain(explain::Options),
     /// Change which side serves a route, by editing that one word of the file
@@ -74,23 +79,18 @@ enum Command {
     Man,
 }
 
-/// The file every command is about.
-#[derive(Clone, Debug, Args)]
-struct ConfigFile {
-    /// The route table
-    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "routes.toml")]
-    path: PathBuf,
-}
-
 /// Reads the arguments and runs the command they name.
 pub(crate) fn main(program: Program) -> ExitCode {
-    let cli = Cli::parse();
-    let code = match cli.command {
-        None => run::run(&cli.run, program),
-        Some(Command::Run(options)) => run::run(&options, program),
-        Some(Command::Check(options)) => check::run(&options, &program.handlers),
-        Some(Command::Explain(options)) => explain::run(&options, &program.handlers),
-        Some(Command::Flip(options)) => flip::run(&options, &program.handlers),
+    let Cli { command, config: file, run } = Cli::parse();
+    if run.json && !matches!(command, None | Some(Command::Run(_))) {
+        Cli::command().error(ErrorKind::ArgumentConflict, "--json says how to run; no other command has it").exit();
+    }
+    let code = match command {
+        None => run::run(&file, run.json, program),
+        Some(Command::Run(options)) => run::run(&file, run.json || options.json, program),
+        Some(Command::Check) => check::run(&file, &program.handlers),
+        Some(Command::Explain(options)) => explain::run(&file, &options, &program.handlers),
+        Some(Command::Flip(options)) => flip::run(&file, &options, &program.handlers),
         Some(Command::Completions(options)) => manual::completions(&options),
         Some(Command::Man) => manual::page(),
     };
@@ -101,6 +101,11 @@ pub(crate) fn main(program: Program) -> ExitCode {
 pub(crate) fn misused(why: &dyn std::error::Error) -> ExitCode {
     complain(&with_causes(why));
     ExitCode::from(FAULTY)
+}
+
+/// `1 route`, `2 routes`.
+fn routes_in_words(count: usize) -> String {
+    if count == 1 { "1 route".to_owned() } else { format!("{count} routes") }
 }
 
 /// Prints to standard output. A reader that has gone away (`| head`) is no failure.

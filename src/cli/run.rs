@@ -3,6 +3,7 @@
 //! One thread that may be slow and may fail: nothing here is on a request's path.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::pin;
@@ -12,12 +13,13 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
+use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::children::Children;
-use super::{ConfigFile, Program, complain, faulty, print, with_causes};
+use super::{Program, complain, faulty, print, routes_in_words, with_causes};
 use crate::admin::{self, Admin, ReloadStatus};
 use crate::config::{self, Context, Faults, Known, Loaded, Watcher};
 use crate::http::BoxError;
@@ -32,12 +34,9 @@ const TICK: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, Args)]
 pub(super) struct Options {
-    #[command(flatten)]
-    config: ConfigFile,
-
     /// Say where it listens as one line of JSON, and log as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// Why the gateway does not serve.
@@ -57,13 +56,13 @@ enum Failure {
     System(#[from] std::io::Error),
 }
 
-pub(super) fn run(options: &Options, program: Program) -> u8 {
-    start_logging(options.json);
+pub(super) fn run(file: &Path, json: bool, program: Program) -> u8 {
+    start_logging(json);
     let served = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
         .map_err(Failure::System)
-        .and_then(|runtime| runtime.block_on(serve(options, program)));
+        .and_then(|runtime| runtime.block_on(serve(file, json, program)));
     match served {
         Ok(()) => 0,
         Err(Failure::Faults(faults)) => faulty(&faults),
@@ -74,14 +73,18 @@ pub(super) fn run(options: &Options, program: Program) -> u8 {
 /// Logs go to standard error, at `info` unless `RUST_LOG` says otherwise.
 fn start_logging(json: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(coloured)
+        .with_target(false);
     // A second subscriber (of a program that has its own) is no reason not to serve.
     let _ = if json { lines.json().try_init() } else { lines.try_init() };
 }
 
-async fn serve(options: &Options, program: Program) -> Result<(), Failure> {
+async fn serve(path: &Path, json: bool, program: Program) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    let path = &options.config.path;
     let Program { handlers, ready } = program;
 
     // Read once to learn how many workers there are, and once more with counters for them.
@@ -91,19 +94,19 @@ async fn serve(options: &Options, program: Program) -> Result<(), Failure> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    // Before all that takes long or leaves traces: with the port taken, none of it should have begun.
+    let bound = Server::bind(&listen.http, workers)?;
+    let admin = listen.admin.map(server::bind_admin).transpose()?;
     ready.await.map_err(Failure::SetUp)?;
     let children = Rc::new(Children::default());
     children.follow(&table).await?;
 
     let table = Arc::new(LiveTable::new(table));
     let drain = Drain::new();
-    let server = Server::start(&listen.http, workers, &table, &telemetry, &drain)?;
+    let server = bound.start(&table, &telemetry, &drain)?;
     let status = Arc::new(ReloadStatus::default());
-    let admin = match listen.admin {
-        Some(address) => Some(open_admin(address, &table, &telemetry, &status)?),
-        None => None,
-    };
-    announce(options, &server, admin, &table.current());
+    let admin = admin.map(|listener| open_admin(listener, &table, &telemetry, &status)).transpose()?;
+    announce(path, json, &server, admin, &table.current());
     telemetry.readiness().set(true);
 
     let (telemetry_of_routes, live) = (Arc::clone(&telemetry), Arc::clone(&table));
@@ -162,12 +165,11 @@ async fn tick(telemetry: Arc<Telemetry>) {
 
 /// Opens the operator's port and gives its real address.
 fn open_admin(
-    address: SocketAddr,
+    listener: TcpListener,
     table: &Arc<LiveTable>,
     telemetry: &Arc<Telemetry>,
     status: &Arc<ReloadStatus>,
 ) -> Result<SocketAddr, Failure> {
-    let listener = server::bind_admin(address)?;
     let address = listener.local_addr()?;
     let admin = Admin::new(Arc::clone(table), Arc::clone(telemetry), Arc::clone(status));
     tokio::task::spawn_local(admin::serve(listener, admin));
@@ -175,15 +177,15 @@ fn open_admin(
 }
 
 /// Says where it listens and what it loaded: in a sentence or two for a person, in one line for a machine.
-fn announce(options: &Options, server: &Server, admin: Option<SocketAddr>, table: &RouteTable) {
+fn announce(path: &Path, json: bool, server: &Server, admin: Option<SocketAddr>, table: &RouteTable) {
     let http: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
     let admin = admin.map(|address| address.to_string());
     let routes = table.routes.len();
-    let text = if options.json {
+    let text = if json {
         let line = json!({ "http": http, "admin": admin, "routes": routes, "generation": table.generation });
         format!("{line}\n")
     } else {
-        let path = std::path::absolute(&options.config.path).unwrap_or_else(|_| options.config.path.clone());
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let mut text = String::new();
         for address in &http {
             text.push_str(&format!("  serving    http://{address}/\n"));
@@ -191,7 +193,7 @@ fn announce(options: &Options, server: &Server, admin: Option<SocketAddr>, table
         if let Some(admin) = admin {
             text.push_str(&format!("  admin      http://{admin}/\n"));
         }
-        text + &format!("  the table  {} ({routes} routes; save it and it is in force)\n", path.display())
+        text + &format!("  the table  {} ({}; save it and it is in force)\n", path.display(), routes_in_words(routes))
     };
     print(&text);
 }

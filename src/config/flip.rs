@@ -15,7 +15,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::fault::{Faults, did_you_mean};
 use super::reader::Node;
-use super::{Known, parse, read, routes};
+use super::{Known, NAME_IT, parse, read, routes};
 
 /// A word has been changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl fmt::Display for Hint<'_> {
 /// See [`FlipError`]; the file is then as it was.
 pub(crate) fn flip(path: &Path, route: &str, serve: &str, known: &Known<'_>) -> Result<Flipped, FlipError> {
     routes::serve_word(serve).map_err(|(message, remedy)| FlipError::BadServe { message, remedy })?;
-    let before = read(path).map_err(FlipError::Rejected)?;
+    let before = read(path, NAME_IT).map_err(FlipError::Rejected)?;
     let edit = edit(path, &before, route, known)?;
     let after = edit.apply(&before, serve);
     let flipped = |changed| Flipped {
@@ -203,7 +203,7 @@ fn replace(path: &Path, before: &str, after: &str) -> Result<(), FlipError> {
     fill(&mut next).map_err(failed(&real))?;
     // Between this look and the rename there are microseconds; an editor's save lost in them is the
     // price of a file without locks.
-    if read(path).map_err(FlipError::Rejected)? != before {
+    if read(path, NAME_IT).map_err(FlipError::Rejected)? != before {
         return Err(FlipError::ChangedMeanwhile);
     }
     next.persist(&real).map_err(|error| failed(&real)(error.error))?;

@@ -77,13 +77,16 @@ pub(crate) struct Started {
 /// # Errors
 /// Every fault of the file; nothing of a faulty file is used.
 pub(crate) fn load(path: &Path, known: &Known<'_>) -> Result<Loaded, Faults> {
-    parse(path, &read(path)?, known)
+    parse(path, &read(path, NAME_IT)?, known)
 }
 
-/// The text of a route file.
-fn read(path: &Path) -> Result<String, Faults> {
+/// What helps a command that finds no file.
+const NAME_IT: &str = "name the file with -c FILE";
+
+/// The text of a route file; `when_absent` is what helps when there is none.
+fn read(path: &Path, when_absent: &str) -> Result<String, Faults> {
     source::read(path, source::LARGEST).map_err(|unread| {
-        let remedy = if path.exists() { "" } else { "name the file with -c FILE" };
+        let remedy = if path.exists() { "" } else { when_absent };
         Faults::unreadable(path, unread.to_string(), remedy)
     })
 }

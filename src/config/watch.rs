@@ -188,7 +188,7 @@ enum Outcome {
 }
 
 fn attempt(path: &Path, context: &Context, good: u64) -> Outcome {
-    let text = match read(path) {
+    let text = match read(path, "put it back") {
         Ok(text) => text,
         Err(faults) => return Outcome::Bad(0, faults),
     };

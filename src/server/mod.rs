@@ -24,6 +24,7 @@ use tokio::sync::Barrier;
 use self::census::Census;
 pub(crate) use self::drain::Drain;
 pub(crate) use self::listener::BindError;
+use self::listener::Listeners;
 use self::worker::Common;
 use crate::gateway::Worker;
 use crate::route::LiveTable;
@@ -36,19 +37,50 @@ pub(crate) struct Server {
     threads: Vec<thread::JoinHandle<()>>,
 }
 
+/// A server that has its addresses and does not serve yet.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    addresses: Vec<SocketAddr>,
+    listeners: Vec<Listeners>,
+}
+
 impl Server {
-    /// Binds every address once for every worker and starts the workers.
+    /// Binds every address once for every worker. Clients that connect wait until the workers start.
     ///
     /// # Errors
-    /// When an address cannot be bound or a thread cannot be started; nothing serves then.
+    /// When an address cannot be bound.
+    pub(crate) fn bind(addresses: &[SocketAddr], workers: usize) -> Result<Bound, BindError> {
+        let (addresses, listeners) = listener::bind_for_workers(addresses, workers)?;
+        Ok(Bound { addresses, listeners })
+    }
+
+    /// Where clients are heard; a port of 0 has become the real one.
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Waits until every worker has drained, looking every 20 ms so that the event loop of the
+    /// caller goes on.
+    pub(crate) async fn finished(self) {
+        while !self.threads.iter().all(thread::JoinHandle::is_finished) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Bound {
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// When a thread cannot be started; nothing serves then.
     pub(crate) fn start(
-        addresses: &[SocketAddr],
-        workers: usize,
+        self,
         table: &Arc<LiveTable>,
         telemetry: &Arc<Telemetry>,
         drain: &Drain,
-    ) -> Result<Self, BindError> {
-        let (addresses, listeners) = listener::bind_for_workers(addresses, workers)?;
+    ) -> Result<Server, BindError> {
+        let Self { addresses, listeners } = self;
+        let workers = listeners.len();
         let common = Common {
             phases: drain.listen(),
             census: Arc::new(Census::default()),
@@ -69,20 +101,7 @@ impl Server {
         for started in started.iter().take(workers) {
             started.map_err(BindError::Worker)?;
         }
-        Ok(Self { addresses, threads })
-    }
-
-    /// Where clients are heard; a port of 0 has become the real one.
-    pub(crate) fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
-    }
-
-    /// Waits until every worker has drained, looking every 20 ms so that the event loop of the
-    /// caller goes on.
-    pub(crate) async fn finished(self) {
-        while !self.threads.iter().all(thread::JoinHandle::is_finished) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        Ok(Server { addresses, threads })
     }
 }
 

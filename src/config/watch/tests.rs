@@ -110,7 +110,7 @@ fn a_file_that_is_gone_or_is_no_file_leaves_the_table_and_is_seen_when_it_is_bac
     let path = fixture.write(&text("legacy"));
     watching(&path, async |watched| {
         std::fs::remove_file(&path).unwrap();
-        watched.until_refused("no such file").await;
+        watched.until_refused("no such file or directory; put it back").await;
         std::fs::create_dir(&path).unwrap();
         watched.until_refused("is not a regular file").await;
         std::fs::remove_dir(&path).unwrap();

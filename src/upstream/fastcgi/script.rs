@@ -27,7 +27,7 @@ use rustix::io::Errno;
 use thread_local::ThreadLocal;
 
 use super::deny::{Deny, is_source};
-use super::{Scripts, Settings};
+use super::{Php, Scripts, Settings};
 use crate::http::CanonicalPath;
 use crate::upstream::Error;
 use crate::upstream::files::OpenFile;
@@ -108,6 +108,22 @@ enum Entry {
     File(File, Metadata),
     Directory,
     Absent,
+}
+
+impl Php {
+    /// What a request would become, in words: nothing is sent.
+    pub(crate) fn explain(&self, path: &CanonicalPath, method: &Method) -> String {
+        let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+        match self.site.resolve(path, method) {
+            Ok(Resolved::Script(Script { filename, path_info: None, .. })) => format!("script {}", text(&filename)),
+            Ok(Resolved::Script(Script { filename, path_info: Some(info), .. })) => {
+                format!("script {}, PATH_INFO {}", text(&filename), text(&info))
+            }
+            Ok(Resolved::File(_)) => "nothing; the path is a file, which the gateway serves".to_owned(),
+            Ok(Resolved::Redirect(to)) => format!("nothing; 301 to {to}"),
+            Err(error) => format!("nothing; {}: {error}", error.answer().status().as_u16()),
+        }
+    }
 }
 
 impl Site {

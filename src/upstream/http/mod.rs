@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::{Response, StatusCode};
+use ::http::{HeaderValue, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
@@ -101,6 +101,11 @@ impl Service {
 
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The `Host` that it is sent when the client said this one.
+    pub(crate) fn host<'h>(&'h self, said: Option<&'h HeaderValue>) -> &'h HeaderValue {
+        self.addressing.host(said)
     }
 
     pub(super) fn warnings(&self) -> &Warnings {
