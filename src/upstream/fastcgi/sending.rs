@@ -55,7 +55,8 @@ struct FileTail {
 
 impl Sending {
     pub(super) fn new(outgoing: &Outgoing) -> Self {
-        let mut sending = Self { first: outgoing.head.clone(), then: VecDeque::new(), file: None, begun: false, refused: false };
+        let mut sending =
+            Self { first: outgoing.head.clone(), then: VecDeque::new(), file: None, begun: false, refused: false };
         match &outgoing.body {
             Spooled::Empty => {}
             Spooled::Memory(bytes) => {
