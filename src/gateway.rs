@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ::http::header::{ACCEPT, ALLOW};
-use ::http::{HeaderName, HeaderValue, Method, Request, Response};
+use ::http::{HeaderName, HeaderValue, Method, Request, Response, request};
 use hyper::body::{Body as _, Incoming};
 
 use crate::http::request_id::{self, X_REQUEST_ID};
@@ -90,6 +90,17 @@ impl Worker {
     }
 }
 
+/// What a client sent, in the one form that routes and sides see.
+#[derive(Debug)]
+struct Admitted {
+    head: request::Parts,
+    body: Incoming,
+    host: Host,
+    path: CanonicalPath,
+    client: Client,
+    request_id: HeaderValue,
+}
+
 /// The way of a request through the house. Leaving it early is a [`Refusal`].
 async fn answer(
     table: &RouteTable,
@@ -98,36 +109,19 @@ async fn answer(
     request_id: &HeaderValue,
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Refusal> {
-    let started = exchange.timeline().started();
-    let (inbound, host) = admit(&table.edge, request, client, request_id, started)?;
-    exchange.reads(&inbound.path);
+    let admitted = admit(&table.edge, request, client, request_id)?;
+    exchange.reads(&admitted.path);
 
-    let route = find(table, &inbound, &host)?;
+    let route = find(table, &admitted)?;
     exchange.routed(&route.stats, route.serve.word(), table.generation);
 
     let (side, place) = route.choose();
     exchange.sided(side, &place.stats);
 
-    hand_over(inbound, route, &place.target, exchange).await.map_err(|error| {
+    hand_over(admitted, &table.edge, route, &place.target, exchange).await.map_err(|error| {
         place.target.log(&error, request_id.to_str().unwrap_or_default());
         Refusal::Failed(error)
     })
-}
-
-/// Has the side that was chosen answer the request, within the route's bounds.
-async fn hand_over(
-    inbound: Inbound,
-    route: &Route,
-    target: &Target,
-    exchange: &mut Exchange,
-) -> Result<Response<Body>, upstream::Error> {
-    let mut body = inbound.body.limited_to(route.body_bytes)?;
-    if !body.is_end_stream() {
-        body = body.counted(exchange.received());
-    }
-    // Every side keeps the deadline itself: a second timer here would cost each request its setting and clearing.
-    let deadline = (exchange.timeline().started() + route.timeout).into();
-    target.call(Inbound { body, deadline, ..inbound }, exchange.timeline()).await
 }
 
 /// Turns what a client sent into what a side may be given, or refuses it.
@@ -136,8 +130,7 @@ fn admit(
     request: Request<Incoming>,
     client: Client,
     request_id: &HeaderValue,
-    started: Instant,
-) -> Result<(Inbound, Host), Answer> {
+) -> Result<Admitted, Answer> {
     let (mut head, body) = request.into_parts();
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return Err(Answer::MethodRefused);
@@ -157,19 +150,35 @@ fn admit(
         headers::restore_upgrade(&mut head.headers);
     }
     head.headers.insert(X_REQUEST_ID, request_id.clone());
-    let body = RequestBody::new(body, edge.limits.body_bytes, edge.timeouts.body_gap);
-    let request_id = request_id.clone();
-    Ok((Inbound { head, body, path, client, request_id, deadline: started.into() }, host))
+    Ok(Admitted { head, body, host, path, client, request_id: request_id.clone() })
 }
 
 /// The route of a request, or why there is none.
-fn find<'t>(table: &'t RouteTable, inbound: &Inbound, host: &Host) -> Result<&'t Arc<Route>, Refusal> {
-    let head = &inbound.head;
-    match table.find(&head.method, host.as_str(), &inbound.path, head.uri.query(), &head.headers) {
+fn find<'t>(table: &'t RouteTable, admitted: &Admitted) -> Result<&'t Arc<Route>, Refusal> {
+    let Admitted { head, host, path, .. } = admitted;
+    match table.find(&head.method, host.as_str(), path, head.uri.query(), &head.headers) {
         Found::Route(route) => Ok(route),
         Found::MethodNotAllowed { allow } => Err(Refusal::MethodNotAllowed { allow }),
         Found::Nothing => Err(Refusal::Refused(Answer::NoRoute)),
     }
+}
+
+/// Has the side that was chosen answer the request, within the route's bounds.
+async fn hand_over(
+    admitted: Admitted,
+    edge: &Edge,
+    route: &Route,
+    target: &Target,
+    exchange: &mut Exchange,
+) -> Result<Response<Body>, upstream::Error> {
+    let Admitted { head, body, path, client, request_id, .. } = admitted;
+    let mut body = RequestBody::new(body, route.body_bytes, edge.timeouts.body_gap).within_limit()?;
+    if !body.is_end_stream() {
+        body = body.counted(exchange.received());
+    }
+    // Every side keeps the deadline itself: a second timer here would cost each request its setting and clearing.
+    let deadline = (exchange.timeline().started() + route.timeout).into();
+    target.call(Inbound { head, body, path, client, request_id, deadline }, exchange.timeline()).await
 }
 
 impl Refusal {

@@ -123,13 +123,12 @@ impl RequestBody {
         Self { incoming, limit, left: limit, gap, received: None, waiting: None }
     }
 
-    /// The same body held to another limit, before any of it was read; refused at once when its
-    /// declared length is over it.
-    pub(crate) fn limited_to(self, limit: u64) -> Result<Self, BodyFault> {
-        if self.size_hint().lower() > limit {
-            return Err(BodyFault::TooLarge { limit });
+    /// The same body, refused before any of it is read when its declared length is over the limit.
+    pub(crate) fn within_limit(self) -> Result<Self, BodyFault> {
+        if self.size_hint().lower() > self.limit {
+            return Err(BodyFault::TooLarge { limit: self.limit });
         }
-        Ok(Self { limit, left: limit, ..self })
+        Ok(self)
     }
 
     /// A request without a body.
