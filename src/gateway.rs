@@ -1,7 +1,7 @@
 //! One request, from its head to its last byte: the picture of the design, as one function.
 //!
 //! ```text
-//! listener ─▶ http ─▶ route ─▶ side ─▶ call ─▶ response ─▶ record
+//! listener ─▶ http ─▶ route ─▶ checks ─▶ side ─▶ call ─▶ response ─▶ record
 //! ```
 //!
 //! [`Worker::serve`] has no error type: a failure can only become a response. It takes the table
@@ -17,11 +17,12 @@ use ::http::header::{ACCEPT, ALLOW};
 use ::http::{HeaderName, HeaderValue, Method, Request, Response, request};
 use hyper::body::{Body as _, Incoming};
 
+use crate::check::{Identity, Subject, Verdict};
 use crate::http::request_id::{self, X_REQUEST_ID};
 use crate::http::{Answer, Body, CanonicalPath, Client, Host, RequestBody, headers};
-use crate::route::{Edge, Found, LiveTable, Route, RouteTable};
-use crate::telemetry::{Exchange, Recorded, Recorder};
-use crate::upstream::{self, Inbound, Target};
+use crate::route::{Checked, Edge, Found, LiveTable, Place, Route, RouteTable};
+use crate::telemetry::{Exchange, Recorded, Recorder, Side};
+use crate::upstream::{self, Inbound};
 
 const X_STRANGLER_SIDE: HeaderName = HeaderName::from_static("x-strangler-side");
 
@@ -90,7 +91,7 @@ impl Worker {
     }
 }
 
-/// What a client sent, in the one form that routes and sides see.
+/// What a client sent, in the one form that routes, checks and sides see.
 #[derive(Debug)]
 struct Admitted {
     head: request::Parts,
@@ -115,10 +116,13 @@ async fn answer(
     let route = find(table, &admitted)?;
     exchange.routed(&route.stats, route.serve.word(), table.generation);
 
-    let (side, place) = route.choose();
+    let (host, mut inbound) = admitted.within(route, &table.edge, exchange)?;
+    let undecided = examine(route, &host, &mut inbound, exchange).await?;
+
+    let (side, place) = undecided.unwrap_or_else(|| route.choose());
     exchange.sided(side, &place.stats);
 
-    hand_over(admitted, &table.edge, route, &place.target, exchange).await.map_err(|error| {
+    place.target.call(inbound, exchange.timeline()).await.map_err(|error| {
         place.target.log(&error, request_id.to_str().unwrap_or_default());
         Refusal::Failed(error)
     })
@@ -163,22 +167,56 @@ fn find<'t>(table: &'t RouteTable, admitted: &Admitted) -> Result<&'t Arc<Route>
     }
 }
 
-/// Has the side that was chosen answer the request, within the route's bounds.
-async fn hand_over(
-    admitted: Admitted,
-    edge: &Edge,
-    route: &Route,
-    target: &Target,
-    exchange: &mut Exchange,
-) -> Result<Response<Body>, upstream::Error> {
-    let Admitted { head, body, path, client, request_id, .. } = admitted;
-    let mut body = RequestBody::new(body, route.body_bytes, edge.timeouts.body_gap).within_limit()?;
-    if !body.is_end_stream() {
-        body = body.counted(exchange.received());
+impl Admitted {
+    /// The request as its sides will be given it, held to the bounds of its route.
+    fn within(self, route: &Route, edge: &Edge, exchange: &mut Exchange) -> Result<(Host, Inbound), Answer> {
+        let Self { head, body, host, path, client, request_id } = self;
+        let body = RequestBody::new(body, route.body_bytes, edge.timeouts.body_gap);
+        let mut body = body.within_limit().map_err(|fault| fault.answer())?;
+        if !body.is_end_stream() {
+            body = body.counted(exchange.received());
+        }
+        // Every side keeps the deadline itself: a second timer here would cost each request its setting and clearing.
+        let deadline = (exchange.timeline().started() + route.timeout).into();
+        Ok((host, Inbound { head, body, path, client, request_id, deadline }))
     }
-    // Every side keeps the deadline itself: a second timer here would cost each request its setting and clearing.
-    let deadline = (exchange.timeline().started() + route.timeout).into();
-    target.call(Inbound { head, body, path, client, request_id, deadline }, exchange.timeline()).await
+}
+
+/// Has the checks of the route look at the request, in their order, and tells the sides who is calling.
+///
+/// Gives back the legacy side where a check leaves it to that one to decide.
+async fn examine<'t>(
+    route: &'t Route,
+    host: &Host,
+    inbound: &mut Inbound,
+    exchange: &mut Exchange,
+) -> Result<Option<(Side, &'t Place)>, Answer> {
+    let mut identity: Option<Identity> = None;
+    let mut undecided = None;
+    for Checked { check, stats } in &route.checks {
+        let Inbound { head, body, path, client, request_id, deadline } = &mut *inbound;
+        let mut subject = Subject { head, host, path, client, request_id, body, deadline: *deadline };
+        match (check.examine(&mut subject).await, route.legacy()) {
+            (Verdict::Pass(None), _) => {}
+            (Verdict::Pass(Some(found)), _) => {
+                identity = Some(match identity {
+                    Some(known) => known.and(&found),
+                    None => found,
+                });
+            }
+            (Verdict::Legacy(_), Some(legacy)) => undecided = Some((Side::Legacy, legacy)),
+            (Verdict::Legacy(refused) | Verdict::Refuse(refused), _) => {
+                exchange.refused(stats, refused.reason);
+                return Err(refused.answer);
+            }
+        }
+    }
+    if let Some(identity) = identity {
+        exchange.known_as(identity.user_header());
+        identity.tell(&mut inbound.head.headers);
+        inbound.head.extensions.insert(identity);
+    }
+    Ok(undecided)
 }
 
 impl Refusal {

@@ -15,7 +15,7 @@
 //!
 //! # The house
 //!
-//! Imports point down this list, never up; `upstream` and `telemetry` do not know each other.
+//! Imports point down this list, never up; `check`, `upstream` and `telemetry` do not know each other.
 //!
 //! | room | what it is for |
 //! |---|---|
@@ -25,11 +25,13 @@
 //! | `server` | workers, listeners, connections, drain |
 //! | `gateway` | one request from head to last byte |
 //! | `route` | the table: finding a route, choosing the side |
+//! | `check` | may this request pass, and who is it? |
 //! | `upstream` | a request becomes a response: FastCGI, HTTP, handler |
 //! | `telemetry` | what is kept of an exchange |
 //! | `http` | plain rules of HTTP, no I/O |
 
 mod admin;
+mod check;
 mod cli;
 mod config;
 mod gateway;
@@ -45,6 +47,8 @@ pub mod protocol {
     pub use crate::http::path;
     pub use crate::upstream::fastcgi::{record, reply};
 }
+
+pub use crate::check::Identity;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -16,6 +16,7 @@
 
 mod support;
 
+mod checks;
 mod cli;
 mod docs;
 mod errors;

@@ -27,6 +27,7 @@ fn shown_route(route: &Route) -> Value {
         "methods": route.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>(),
         "host": route.host,
         "when": conditions(&route.when),
+        "checks": route.checks.iter().map(|checked| checked.check.name()).collect::<Vec<_>>(),
         "legacy": name(route.legacy()),
         "new": name(route.new_side()),
         "serve": route.serve.word(),
@@ -63,7 +64,7 @@ mod tests {
         let shown = shown(&admin.table.current(), &status.snapshot());
         assert_eq!(shown["generation"], 1);
         let route = json!({
-            "name": "order", "path": "/api/v1/orders/{id}", "methods": [], "host": null, "when": {},
+            "name": "order", "path": "/api/v1/orders/{id}", "methods": [], "host": null, "when": {}, "checks": [],
             "legacy": "php", "new": "orders", "serve": "legacy", "since": "1970-01-01T00:00:00Z",
         });
         assert_eq!(shown["routes"], json!([route]));

@@ -95,6 +95,9 @@ fn describe_route(route: &Route, params: &[(String, String)], asked: &Asked<'_>)
     for (name, value) in params {
         let _ = writeln!(text, "          {{{name}}} = {value}");
     }
+    for checked in &route.checks {
+        let _ = writeln!(text, "checks    {} ({})", checked.check.name(), checked.check.kind().word());
+    }
     let _ = writeln!(text, "served by {} ({})", side.word(), describe_target(&place.target));
     if let Some(sent) = sent(&place.target, asked) {
         let _ = writeln!(text, "is sent   {sent}");

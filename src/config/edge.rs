@@ -157,7 +157,7 @@ fn access_log(value: &Value<'_>) -> Option<Destination> {
     })
 }
 
-fn network(value: &Value<'_>) -> Option<IpNet> {
+pub(super) fn network(value: &Value<'_>) -> Option<IpNet> {
     let text = text(value)?;
     let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     match network {

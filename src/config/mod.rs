@@ -7,6 +7,7 @@
 //!
 //! The only room with serde, toml and notify. It never answers a request and is never waited for by one.
 
+mod check;
 mod edge;
 mod fault;
 mod flip;
@@ -124,7 +125,8 @@ fn read_sheet(sheet: &Sheet<'_>, text: &str, known: &Known<'_>) -> Option<(Route
     let listen = edge::listen(&file);
     let (edge, workers, access_log) = edge::server(&file);
     let upstreams = upstream::upstreams(&file, known.previous);
-    let table = routes::table(&file, edge, &upstreams, known)?;
+    let checks = check::checks(&file, known.previous);
+    let table = routes::table(&file, edge, &upstreams, &checks, known)?;
     Some((table, Fixed { listen, workers, access_log }))
 }
 

@@ -13,11 +13,13 @@ use ::http::{HeaderName, Method};
 use toml::de::DeValue;
 
 use super::Known;
+use super::check::Checks;
 use super::fault::{did_you_mean, nearest};
-use super::reader::{Reader, Value, duration, not_yet, one_or_list, size, text};
+use super::reader::{Reader, Value, duration, list, not_yet, one_or_list, size, text, twice};
 use super::upstream::Upstreams;
+use crate::check::Check;
 use crate::http::Host;
-use crate::route::{Condition, Edge, Pattern, Place, Route, RouteTable, Serve, Sides};
+use crate::route::{Checked, Condition, Edge, Pattern, Place, Route, RouteTable, Serve, Sides};
 use crate::upstream::{Handler, Target};
 
 /// A value that may be inherited: not given, given with a fault, or given.
@@ -34,6 +36,7 @@ struct Inherited {
     methods: Given<Vec<Method>>,
     host: Given<String>,
     when: Option<Vec<Condition>>,
+    checks: Given<Vec<Arc<Check>>>,
 }
 
 impl Inherited {
@@ -48,6 +51,7 @@ impl Inherited {
             methods: self.methods.or_else(|| outer.methods.clone()),
             host: self.host.or_else(|| outer.host.clone()),
             when: self.when.or_else(|| outer.when.clone()),
+            checks: self.checks.or_else(|| outer.checks.clone()),
         }
     }
 }
@@ -56,6 +60,7 @@ impl Inherited {
 struct Names<'a> {
     known: &'a Known<'a>,
     upstreams: &'a Upstreams,
+    checks: &'a Checks,
     /// The routes in force: who serves, and since when.
     before: HashMap<&'a str, (Serve, SystemTime)>,
 }
@@ -67,10 +72,16 @@ struct Draft {
 }
 
 /// Builds the table; `None`: there are faults, which have been noted.
-pub(super) fn table(file: &Reader<'_>, edge: Edge, upstreams: &Upstreams, known: &Known<'_>) -> Option<RouteTable> {
+pub(super) fn table(
+    file: &Reader<'_>,
+    edge: Edge,
+    upstreams: &Upstreams,
+    checks: &Checks,
+    known: &Known<'_>,
+) -> Option<RouteTable> {
     let running = known.previous.map(|table| &table.routes).into_iter().flatten();
     let before = running.map(|route| (&*route.name, (route.serve, route.since))).collect();
-    let names = Names { known, upstreams, before };
+    let names = Names { known, upstreams, checks, before };
     names.examine(file);
     let defaults = file.table("defaults").map(|reader| names.defaults(&reader)).unwrap_or_default();
     let mut drafts = Vec::new();
@@ -97,7 +108,7 @@ pub(super) fn table(file: &Reader<'_>, edge: Edge, upstreams: &Upstreams, known:
             .fault_of_file("there is no [[route]]: nothing would be served", "add [[route]] with path = \"/{*rest}\"");
     }
     same_names(file, &drafts);
-    unused(file, &drafts, upstreams);
+    unused(file, &drafts, upstreams, checks);
     build(file, edge, drafts)
 }
 
@@ -148,7 +159,7 @@ fn suggestion(route: &Route) -> String {
     words.join("-")
 }
 
-fn unused(file: &Reader<'_>, drafts: &[Draft], upstreams: &Upstreams) {
+fn unused(file: &Reader<'_>, drafts: &[Draft], upstreams: &Upstreams, checks: &Checks) {
     let uses = |name: &str| {
         let mut places = drafts.iter().flat_map(|draft| draft.route.legacy().into_iter().chain(draft.route.new_side()));
         places.any(|place| place.target.name() == name)
@@ -156,6 +167,15 @@ fn unused(file: &Reader<'_>, drafts: &[Draft], upstreams: &Upstreams) {
     for (name, upstream) in upstreams {
         if upstream.target.is_some() && !uses(name) {
             file.sheet.warn(&upstream.span, format!("no route names the upstream \"{name}\""));
+        }
+    }
+    let demands = |name: &str| {
+        let mut checks = drafts.iter().flat_map(|draft| &draft.route.checks);
+        checks.any(|checked| checked.check.name() == name)
+    };
+    for (name, declared) in checks {
+        if declared.check.is_some() && !demands(name) {
+            file.sheet.warn(&declared.span, format!("no route demands the check \"{name}\""));
         }
     }
 }
@@ -189,6 +209,7 @@ impl Names<'_> {
             methods: reader.given("methods", one_or_list(method)),
             host: reader.given("host", host),
             when: if conditional { when(reader) } else { None },
+            checks: reader.given("check", |value| self.checks(value)),
         }
     }
 
@@ -202,6 +223,8 @@ impl Names<'_> {
         let serve = own.serve.flatten();
         check_sides(reader, &name, &own, serve);
         let serve = serve.unwrap_or(Serve::Legacy);
+        let checked = |check: Arc<Check>| Checked { stats: self.known.telemetry.check(&name, check.name()), check };
+        let checks = own.checks.flatten().unwrap_or_default().into_iter().map(checked).collect();
         let before = self.before.get(&*name).filter(|(before, _)| *before == serve);
         let route = Route {
             stats: self.known.telemetry.route(&name),
@@ -214,6 +237,7 @@ impl Names<'_> {
                 None => None,
             },
             when: own.when.unwrap_or_default(),
+            checks,
             sides: Sides::of(own.legacy.flatten(), own.new.flatten()).unwrap_or_else(|| self.no_sides()),
             serve,
             timeout: own.timeout.flatten().unwrap_or_default(),
@@ -247,6 +271,28 @@ impl Names<'_> {
             }
         };
         Some(Place { target, stats: self.known.telemetry.upstream(&name) })
+    }
+
+    /// The checks that a list of names stands for. An empty list asks for none, whatever is inherited.
+    fn checks(&self, value: &Value<'_>) -> Option<Vec<Arc<Check>>> {
+        let named = match value.node.get_ref() {
+            DeValue::String(_) => vec![text(value)?],
+            _ => list(text)(value)?,
+        };
+        if let Some(again) = twice(named.iter().map(String::as_str)) {
+            value.fault(format!("the check \"{again}\" is there twice"), "remove one");
+            return None;
+        }
+        let found = named.iter().map(|name| match self.checks.get(name) {
+            Some(declared) => declared.check.clone(),
+            None => {
+                let remedy = did_you_mean(name, self.checks.keys().map(String::as_str));
+                let remedy = remedy.unwrap_or_else(|| format!("add [check.{name}]"));
+                value.fault(format!("check \"{name}\" is not defined"), remedy);
+                None
+            }
+        });
+        found.collect::<Vec<_>>().into_iter().collect()
     }
 
     fn choice(&self, name: &str) -> String {

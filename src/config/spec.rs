@@ -119,7 +119,7 @@ pub(super) static FILE: Section = Section {
         section("route", &[&ROUTE], "One rule each: what it matches, its two sides, who serves."),
         section("group", &[&GROUP], "Routes under one prefix that share what the group says."),
         later("tls", "[[tls]]", "TLS is"),
-        later("check", "[check.NAME]", "checks are"),
+        section("check", &[&ADDRESS], "Named conditions that routes demand of a request, before a side sees it."),
     ]],
 };
 
@@ -358,6 +358,19 @@ pub(super) static HTTP: Section = Section {
     ]],
 };
 
+/// What every kind of check has.
+const KIND: Key = value("kind", "word", Default::Required, "What is checked: the word in this heading.");
+
+pub(super) static ADDRESS: Section = Section {
+    title: "[check.NAME] with `kind = \"address\"`",
+    meaning: "Only clients from certain networks pass. A client behind a trusted proxy is whom that proxy names.",
+    keys: &[&[
+        KIND,
+        value("allow", "list of networks", Default::Value("[]"), "Networks (CIDR) or addresses that pass; none: all."),
+        value("deny", "list of networks", Default::Value("[]"), "Networks that do not, also where `allow` has them."),
+    ]],
+};
+
 /// What routes inherit from their group, and both from `[defaults]`.
 const INHERITED: &[Key] = &[
     value("legacy", "name", Default::Absent, "The upstream that is the legacy side."),
@@ -377,7 +390,12 @@ const INHERITED: &[Key] = &[
     ),
     value("methods", "list of methods", Default::Derived("all"), "Methods that match."),
     value("host", STRING, Default::Derived("any"), "Host that matches."),
-    later("check", "check", "checks are"),
+    value(
+        "check",
+        "name or list of names",
+        Default::Value("[]"),
+        "The checks that a request must pass, in this order; a list replaces what is inherited.",
+    ),
 ];
 
 static CONDITIONS: [Key; 1] = [section("when", &[&WHEN], "Further conditions, all of which must hold.")];
@@ -476,7 +494,7 @@ mod tests {
         let _ = write!(
             page,
             "\n## Not in this version\n\nThe names of these are taken; using one is a fault that says so: `[[tls]]`, \
-             `[check.NAME]`, {}, and the values `serve = \"shadow\"` and `serve = \"10%\"`.\n",
+             {}, and the values `serve = \"shadow\"` and `serve = \"10%\"`.\n",
             postponed.join(", ")
         );
         page

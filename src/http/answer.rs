@@ -51,6 +51,14 @@ answers! {
     BadBody = 400, 3, "bad request body";
     /// `Transfer-Encoding` other than a single `chunked`, or one in HTTP/1.0.
     BadFraming = 400, 4, "bad message framing";
+    /// A check found no session of a logged-in user, or one that is over.
+    NotLoggedIn = 401, 1, "session expired";
+    /// The request is not signed, or not as it must be. Which step failed is in the access log.
+    SignatureRefused = 401, 2, "signature refused";
+    /// The request's token is missing, over, or not from whom it must be.
+    TokenRefused = 401, 3, "token refused";
+    /// A check refuses the caller.
+    Forbidden = 403, 1, "forbidden";
     /// No route matches host and path.
     NoRoute = 404, 1, "not found";
     /// The route's side has no such file, or one that is never served.
@@ -95,6 +103,8 @@ answers! {
     Down = 503, 3, "upstream down";
     /// No room left to keep request bodies (`spool.disk`).
     SpoolFull = 503, 4, "no room for the request body";
+    /// A check cannot be made now: what it asks (a store of sessions, an authority) is down or too slow.
+    CheckUnavailable = 503, 5, "cannot be checked now";
     /// The answer's head did not come in time (`first_byte`).
     FirstByteTimeout = 504, 1, "upstream too slow";
     /// The route's `timeout` passed.

@@ -15,6 +15,8 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::Answer;
+
 /// An error from a side's body; it ends the client's connection, so that a cut answer never looks whole.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -103,6 +105,17 @@ pub(crate) enum BodyFault {
     /// The connection broke, or the body's framing was wrong.
     #[error("the client's body broke off")]
     Broken(#[source] hyper::Error),
+}
+
+impl BodyFault {
+    /// What the client is told.
+    pub(crate) fn answer(&self) -> Answer {
+        match self {
+            Self::TooLarge { .. } => Answer::BodyTooLarge,
+            Self::TooSlow { .. } => Answer::BodyTooSlow,
+            Self::Broken(_) => Answer::BadBody,
+        }
+    }
 }
 
 /// The body of a request: no longer than its limit, never silent for longer than its gap.

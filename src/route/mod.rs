@@ -6,7 +6,8 @@
 //! conditions before fewer; what is left is a conflict, and such a table is never built.
 //!
 //! The only room that knows arc-swap. It reads no file and knows no key of routes.toml; it connects
-//! to nothing: where a route leads is a [`Place`] that the upstream room made.
+//! to nothing: where a route leads is a [`Place`] that the upstream room made, and what it checks is
+//! a [`Check`] of the check room.
 
 mod condition;
 mod explain;
@@ -25,8 +26,9 @@ pub(crate) use self::explain::{Considered, Explanation, Verdict};
 pub(crate) use self::live::LiveTable;
 pub(crate) use self::pattern::Pattern;
 pub(crate) use self::table::{Found, RouteTable};
+use crate::check::Check;
 use crate::http::{Limits, Timeouts};
-use crate::telemetry::{RouteStats, Side, UpstreamStats};
+use crate::telemetry::{CheckStats, RouteStats, Side, UpstreamStats};
 use crate::upstream::Target;
 
 /// Which side answers.
@@ -51,6 +53,13 @@ impl Serve {
 pub(crate) struct Place {
     pub(crate) target: Target,
     pub(crate) stats: Arc<UpstreamStats>,
+}
+
+/// A check of a route together with what is recorded of it there.
+#[derive(Clone, Debug)]
+pub(crate) struct Checked {
+    pub(crate) check: Arc<Check>,
+    pub(crate) stats: Arc<CheckStats>,
 }
 
 /// The sides a route has: one at least.
@@ -84,6 +93,8 @@ pub(crate) struct Route {
     /// In the form that [`crate::http::Host`] has; `None`: any.
     pub(crate) host: Option<String>,
     pub(crate) when: Vec<Condition>,
+    /// In the order in which they run.
+    pub(crate) checks: Vec<Checked>,
     pub(crate) sides: Sides,
     pub(crate) serve: Serve,
     /// Since when `serve` is what it is.
@@ -172,6 +183,7 @@ impl Route {
             methods: Vec::new(),
             host: None,
             when: Vec::new(),
+            checks: Vec::new(),
             sides: Sides::Legacy(Place::for_test("legacy")),
             serve: Serve::Legacy,
             since: SystemTime::UNIX_EPOCH,

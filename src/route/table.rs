@@ -11,6 +11,7 @@ use ::http::{HeaderMap, Method};
 
 use super::tree::Tree;
 use super::{Asked, Edge, Route};
+use crate::check::Check;
 use crate::http::CanonicalPath;
 use crate::upstream::Target;
 
@@ -50,6 +51,11 @@ impl RouteTable {
             .iter()
             .flat_map(|route| route.legacy().into_iter().chain(route.new_side()))
             .map(|place| &place.target)
+    }
+
+    /// The checks of all routes, so often as they are named.
+    pub(crate) fn checks(&self) -> impl Iterator<Item = &Arc<Check>> {
+        self.routes.iter().flat_map(|route| &route.checks).map(|checked| &checked.check)
     }
 
     /// Makes a table, unless two of the routes could match one request and nothing decides between

@@ -289,6 +289,8 @@ mod tests {
             ended: Ended::Complete,
             user_agent: None,
             referer: None,
+            user: None,
+            refused: None,
         });
     }
 

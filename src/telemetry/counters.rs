@@ -306,6 +306,78 @@ impl UpstreamStats {
     }
 }
 
+/// Why a check refused a request; the last one takes what is not in the list.
+pub(crate) const REFUSALS: [&str; 22] = [
+    "missing",
+    "malformed",
+    "unknown",
+    "expired",
+    "no_user",
+    "unreadable",
+    "store_down",
+    "unknown_key",
+    "stale",
+    "future",
+    "ambiguous",
+    "digest",
+    "signature",
+    "replay",
+    "issuer",
+    "audience",
+    "claim",
+    "refused",
+    "authority_down",
+    "address",
+    "body",
+    "other",
+];
+
+/// What one worker counted of one check of one route.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct CheckCell {
+    refused: [Counter; REFUSALS.len()],
+}
+
+/// What is recorded of one check of one route: refusals by reason.
+#[derive(Debug)]
+pub(crate) struct CheckStats {
+    route: Arc<str>,
+    check: Arc<str>,
+    workers: Box<[OnceLock<CheckCell>]>,
+}
+
+impl CheckStats {
+    pub(crate) fn new(route: &str, check: &str, workers: usize) -> Self {
+        Self { route: route.into(), check: check.into(), workers: (0..workers).map(|_| OnceLock::new()).collect() }
+    }
+
+    /// The route and the check, by name.
+    pub(crate) fn names(&self) -> (&Arc<str>, &Arc<str>) {
+        (&self.route, &self.check)
+    }
+
+    /// For worker `index` only.
+    pub(crate) fn refused(&self, index: usize, reason: &str) {
+        let Some(cell) = self.workers.get(index) else { return };
+        let known = REFUSALS.iter().position(|known| *known == reason).unwrap_or(REFUSALS.len() - 1);
+        if let Some(counter) = cell.get_or_init(CheckCell::default).refused.get(known) {
+            counter.add(1);
+        }
+    }
+
+    /// Refusals over all workers, in the order of [`REFUSALS`].
+    pub(crate) fn totals(&self) -> [u64; REFUSALS.len()] {
+        let mut sum = [0; REFUSALS.len()];
+        for cell in self.workers.iter().filter_map(OnceLock::get) {
+            for (sum, refused) in sum.iter_mut().zip(&cell.refused) {
+                *sum += refused.value();
+            }
+        }
+        sum
+    }
+}
+
 /// What one worker counts that belongs to no route.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -360,6 +432,16 @@ mod tests {
         cell.failed("connect");
         cell.failed("never heard of");
         assert_eq!(stats.totals().failures, [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn a_refusal_is_counted_by_its_reason_and_one_that_is_not_listed_as_other() {
+        let stats = CheckStats::new("order", "login", 2);
+        stats.refused(0, "missing");
+        stats.refused(1, "missing");
+        stats.refused(1, "never heard of");
+        let totals = stats.totals();
+        assert_eq!((totals[0], totals[REFUSALS.len() - 1], totals.iter().sum::<u64>()), (2, 1, 3));
     }
 
     #[test]

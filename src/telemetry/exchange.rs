@@ -19,7 +19,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::access_log::Lines;
-use super::counters::{Outcome, RouteCell, RouteStats, TRUNCATED, UpstreamCell, UpstreamStats, WorkerCell};
+use super::counters::{CheckStats, Outcome, RouteCell, RouteStats, TRUNCATED, UpstreamCell, UpstreamStats, WorkerCell};
 use super::line::{Ended, Line};
 use super::{Side, UNMATCHED};
 use crate::http::{Answer, Body, BoxError, CanonicalPath, Client, Timeline};
@@ -63,6 +63,7 @@ impl Recorder {
             host: None,
             user_agent: None,
             referer: None,
+            user: None,
         });
         Box::new(Exchange {
             timeline: Timeline::start(now),
@@ -75,6 +76,7 @@ impl Recorder {
             upstream: None,
             status: None,
             code: None,
+            refused: None,
             received: None,
             bytes_out: 0,
             ended: Ended::ClientGone,
@@ -118,6 +120,14 @@ struct Told {
     host: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
     referer: Option<HeaderValue>,
+    user: Option<HeaderValue>,
+}
+
+/// The check that refused the request, and why.
+#[derive(Debug)]
+struct Refusal {
+    check: Arc<CheckStats>,
+    reason: &'static str,
 }
 
 /// One exchange being served. Finishing its body, or dropping it, writes exactly one record.
@@ -133,6 +143,7 @@ pub(crate) struct Exchange {
     upstream: Option<Arc<UpstreamCell>>,
     status: Option<StatusCode>,
     code: Option<u32>,
+    refused: Option<Refusal>,
     received: Option<Arc<AtomicU64>>,
     bytes_out: u64,
     ended: Ended,
@@ -181,6 +192,19 @@ impl Exchange {
         if let Some(route) = self.counted_on() {
             route.side(side).begin();
         }
+    }
+
+    /// A check found out who the caller is.
+    pub(crate) fn known_as(&mut self, user: Option<&HeaderValue>) {
+        if let Some(told) = &mut self.told {
+            told.user = user.cloned();
+        }
+    }
+
+    /// A check does not let the request pass.
+    pub(crate) fn refused(&mut self, check: &Arc<CheckStats>, reason: &'static str) {
+        check.refused(self.worker.index, reason);
+        self.refused = Some(Refusal { check: Arc::clone(check), reason });
     }
 
     /// Who answers, as far as is known yet.
@@ -276,6 +300,8 @@ impl Exchange {
             ended: self.ended,
             user_agent: told.user_agent.as_ref(),
             referer: told.referer.as_ref(),
+            user: told.user.as_ref(),
+            refused: self.refused.as_ref().map(|refusal| (&**refusal.check.names().1, refusal.reason)),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! process is looked up in `/proc`. The encoder writes OpenMetrics; Prometheus text is made of that.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prometheus_client::collector::Collector;
@@ -13,12 +14,12 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::counters::{FAILURES, STATUS_CLASSES, SideTotals, UpstreamTotals};
+use super::counters::{CheckStats, FAILURES, REFUSALS, STATUS_CLASSES, SideTotals, UpstreamTotals};
 use super::histogram::Distribution;
 use super::metrics::{
-    BOUNDS, BUILD, BYTES_IN, BYTES_OUT, CONNECTIONS, CPU, DURATION, Format, GENERATION, Gauges, IN_FLIGHT, Kind,
-    LOG_DROPPED, MEMORY, METRICS, Metric, QUANTILE, REFUSED, RELOADS, REQUESTS, SERVE, SERVICE, STALLS,
-    UPSTREAM_CONNECTIONS, UPSTREAM_FAILURES, UPSTREAM_QUEUE, UPSTREAM_QUEUE_SECONDS,
+    BOUNDS, BUILD, BYTES_IN, BYTES_OUT, CHECK_REFUSED, CONNECTIONS, CPU, DURATION, Format, GENERATION, Gauges,
+    IN_FLIGHT, Kind, LOG_DROPPED, MEMORY, METRICS, Metric, QUANTILE, REFUSED, RELOADS, REQUESTS, SERVE, SERVICE,
+    STALLS, UPSTREAM_CONNECTIONS, UPSTREAM_FAILURES, UPSTREAM_QUEUE, UPSTREAM_QUEUE_SECONDS,
 };
 use super::window::{Figures, Latency, Window};
 use super::{Side, Telemetry};
@@ -76,6 +77,7 @@ fn as_prometheus_text(open_metrics: &str) -> String {
 struct Reading {
     sides: Vec<SideReading>,
     upstreams: Vec<(String, UpstreamTotals)>,
+    checks: Vec<Arc<CheckStats>>,
     gauges: Gauges,
     connections: u64,
     connections_refused: u64,
@@ -104,6 +106,7 @@ impl Reading {
         Self {
             sides,
             upstreams: telemetry.upstreams().iter().map(|of| (of.name().to_owned(), of.totals())).collect(),
+            checks: telemetry.checks(),
             gauges,
             connections: telemetry.connections(),
             connections_refused: telemetry.connections_refused(),
@@ -138,6 +141,19 @@ impl Reading {
         )?;
         counters(out, &BYTES_IN, sides().map(|(labels, of)| (labels, of.totals.bytes_in)))?;
         counters(out, &BYTES_OUT, sides().map(|(labels, of)| (labels, of.totals.bytes_out)))
+    }
+
+    /// A reason has a series from its first refusal on: most never come up.
+    fn checks(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let samples = self.checks.iter().flat_map(|stats| {
+            let (route, check) = stats.names();
+            REFUSALS
+                .into_iter()
+                .zip(stats.totals())
+                .filter(|(_, count)| *count > 0)
+                .map(move |(reason, count)| ([("route", &**route), ("check", &**check), ("reason", reason)], count))
+        });
+        counters(out, &CHECK_REFUSED, samples)
     }
 
     fn table(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -196,6 +212,7 @@ impl Reading {
 impl Collector for Reading {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.requests(&mut encoder)?;
+        self.checks(&mut encoder)?;
         self.table(&mut encoder)?;
         self.upstreams(&mut encoder)?;
         self.process(&mut encoder)
@@ -323,6 +340,8 @@ mod tests {
         route.cell(0).unwrap().side(Side::Legacy).count(&outcome);
         php.cell(0).unwrap().queued(Duration::from_millis(4));
         php.cell(0).unwrap().failed("connect");
+        let login = telemetry.check("order", "login");
+        login.refused(0, "expired");
         telemetry.metrics(gauges(), format).unwrap()
     }
 
@@ -360,6 +379,7 @@ mod tests {
             "strangler_request_duration_seconds_bucket{le=\"+Inf\",route=\"order\",side=\"legacy\"} 1",
             "strangler_route_serve{route=\"order\",serve=\"legacy\"} 0",
             "strangler_route_serve{route=\"order\",serve=\"new\"} 1",
+            "strangler_check_refused_total{route=\"order\",check=\"login\",reason=\"expired\"} 1",
             "strangler_config_generation 7",
             "strangler_config_reloads_total{result=\"rejected\"} 1",
             "strangler_upstream_connections{upstream=\"php\",state=\"in_use\"} 3",

@@ -63,6 +63,10 @@ pub(crate) struct Line<'a> {
     pub(crate) ended: Ended,
     pub(crate) user_agent: Option<&'a HeaderValue>,
     pub(crate) referer: Option<&'a HeaderValue>,
+    /// Who a check found the caller to be.
+    pub(crate) user: Option<&'a HeaderValue>,
+    /// The check that refused the request, and why.
+    pub(crate) refused: Option<(&'a str, &'static str)>,
 }
 
 impl Line<'_> {
@@ -139,6 +143,16 @@ impl Line<'_> {
     }
 
     fn append_headers(&self, out: &mut Vec<u8>) {
+        if let Some(user) = self.user {
+            out.extend_from_slice(b"\",\"user\":\"");
+            escape_header(out, user);
+        }
+        if let Some((check, reason)) = self.refused {
+            out.extend_from_slice(b"\",\"check\":\"");
+            escape(out, check);
+            out.extend_from_slice(b"\",\"refused\":\"");
+            escape(out, reason);
+        }
         if let Some(agent) = self.user_agent {
             out.extend_from_slice(b"\",\"user_agent\":\"");
             escape_header(out, agent);
@@ -374,6 +388,8 @@ mod tests {
             ended: Ended::Complete,
             user_agent: None,
             referer: None,
+            user: None,
+            refused: None,
         }
     }
 

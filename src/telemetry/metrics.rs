@@ -82,6 +82,8 @@ metrics! {
         "Bytes of request bodies received";
     BYTES_OUT = Counter "strangler_response_body_bytes_total" ["route", "side"]
         "Bytes of response bodies sent";
+    CHECK_REFUSED = Counter "strangler_check_refused_total" ["route", "check", "reason"]
+        "Requests that a check refused, by reason";
     SERVE = Gauge "strangler_route_serve" ["route", "serve"]
         "1 for the serve in force, 0 for the other";
     GENERATION = Gauge "strangler_config_generation" []
@@ -189,7 +191,7 @@ impl Format {
 mod tests {
     use std::path::Path;
 
-    use super::super::counters::FAILURES;
+    use super::super::counters::{FAILURES, REFUSALS};
     use super::*;
 
     #[test]
@@ -224,6 +226,8 @@ mod tests {
         page.push_str(&BOUNDS.map(|bound| bound.as_secs_f64().to_string()).join(", "));
         page.push_str(".\n\nReasons of `strangler_upstream_failures_total`: ");
         page.push_str(&FAILURES.map(|reason| format!("`{reason}`")).join(", "));
+        page.push_str(".\n\nReasons of `strangler_check_refused_total`: ");
+        page.push_str(&REFUSALS.map(|reason| format!("`{reason}`")).join(", "));
         page.push_str(".\n");
         page
     }

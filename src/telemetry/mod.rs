@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 pub(crate) use self::access_log::Destination;
-pub(crate) use self::counters::{RouteStats, UpstreamStats};
+pub(crate) use self::counters::{CheckStats, RouteStats, UpstreamStats};
 pub(crate) use self::exchange::{Exchange, Recorded, Recorder};
 pub(crate) use self::metrics::{Format, Gauges, HandlerGauge, RouteGauge, UpstreamGauge};
 pub(crate) use self::readiness::Readiness;
@@ -64,6 +64,7 @@ type Registry<T> = Mutex<BTreeMap<Box<str>, Weak<T>>>;
 pub(crate) struct Telemetry {
     routes: Registry<RouteStats>,
     upstreams: Registry<UpstreamStats>,
+    checks: Registry<CheckStats>,
     workers: Box<[Arc<WorkerCell>]>,
     unmatched: Arc<RouteStats>,
     log: AccessLog,
@@ -88,6 +89,7 @@ impl Telemetry {
         Self {
             routes: Mutex::default(),
             upstreams: Mutex::default(),
+            checks: Mutex::default(),
             workers: (0..workers).map(|_| Arc::default()).collect(),
             unmatched: Arc::new(RouteStats::new(UNMATCHED, workers, Instant::now())),
             log,
@@ -108,6 +110,13 @@ impl Telemetry {
     /// What is recorded of the upstream or handler of that name; the same as long as somebody holds it.
     pub(crate) fn upstream(&self, name: &str) -> Arc<UpstreamStats> {
         registered(&self.upstreams, name, || UpstreamStats::new(name, self.workers.len()))
+    }
+
+    /// What is recorded of a check of a route; the same as long as somebody holds it.
+    pub(crate) fn check(&self, route: &str, check: &str) -> Arc<CheckStats> {
+        // No name holds a control character, so no two pairs look alike.
+        let names = format!("{route}\n{check}");
+        registered(&self.checks, &names, || CheckStats::new(route, check, self.workers.len()))
     }
 
     /// What worker `index` records with. One worker, one index below the number announced: the
@@ -154,6 +163,10 @@ impl Telemetry {
 
     fn upstreams(&self) -> Vec<Arc<UpstreamStats>> {
         held(&self.upstreams)
+    }
+
+    fn checks(&self) -> Vec<Arc<CheckStats>> {
+        held(&self.checks)
     }
 }
 
