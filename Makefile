@@ -1,6 +1,6 @@
 # make demo    the shop behind the gateway, on routes.toml, ready to be flipped
 # make test    everything there is to test, on real PHP-FPM, Redis, MariaDB, WordPress
-# make bench   nginx and the gateway side by side, on the same PHP-FPM
+# make bench   nginx and the gateway side by side: on the same PHP-FPM, and with checks on the same Redis
 
 .PHONY: demo test bench install-test-deps nextest
 
@@ -20,8 +20,10 @@ test: install-test-deps nextest
 	cargo test --doc
 	cargo nextest run
 
-bench: install-test-deps
+bench:
+	tests/install.sh bench
 	bench/compare/run.py
+	bench/checks/run.py
 
 install-test-deps:
 	tests/install.sh tests

@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
 # Installs from Debian what is missing, and nothing else: `install.sh demo` what the demonstration needs,
-# `install.sh tests` what the tests need. Asks apt only when something is missing, and sudo only when not root.
+# `install.sh tests` what the tests need, `install.sh bench` what the measurements need. Asks apt only when something is missing, and sudo only when not root.
 # No service is started: the demonstration and the tests start their own servers, in folders of their own.
 set -euo pipefail
 
 demo=(php-fpm php-sqlite3)
 tests=("${demo[@]}" php php-cli php-redis php-mysql php-mbstring php-xml php-gd php-curl
   redis-server mariadb-server wordpress nginx-light wrk curl)
+bench=("${tests[@]}" libnginx-mod-http-lua lua-nginx-redis)
 
 case "${1:-}" in
   demo) wanted=("${demo[@]}") ;;
   tests) wanted=("${tests[@]}") ;;
-  *) echo "usage: $0 demo|tests" >&2; exit 2 ;;
+  bench) wanted=("${bench[@]}") ;;
+  *) echo "usage: $0 demo|tests|bench" >&2; exit 2 ;;
 esac
 
 installed() {
