@@ -1,0 +1,1 @@
+//! What frameworks make of PHP's sessions: their cookies, their keys, the layers around their data.
