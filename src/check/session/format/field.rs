@@ -240,3 +240,9 @@ impl<'v> Tree<'v> {
 }
 
 const TWICE: Unwritable = Unwritable("two fields are at one place");
+
+/// A path of any bytes, which no configuration can hold.
+#[cfg(test)]
+pub(super) fn path_of_bytes(keys: &[Vec<u8>]) -> FieldPath {
+    FieldPath { keys: keys.iter().map(|key| Key::of_array(Cow::Owned(key.clone()))).collect() }
+}

@@ -142,7 +142,8 @@ impl<'w, 'a> Finder<'w, 'a> {
     }
 
     fn keep(&mut self, fields: u64, value: Value<'a>) {
-        let mut places = self.found.iter_mut().enumerate().filter(|(at, _)| fields & (1 << at) != 0).map(|(_, place)| place);
+        let mut places =
+            self.found.iter_mut().enumerate().filter(|(at, _)| fields & (1 << at) != 0).map(|(_, place)| place);
         let Some(first) = places.next() else { return };
         for place in places {
             *place = Some(value.clone());

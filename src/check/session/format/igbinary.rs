@@ -1,7 +1,8 @@
 //! The extension igbinary's format, versions 1 and 2: one array with all of the session.
 //!
 //! Each value begins with a byte that says what it is; lengths and numbers follow big-endian. A string is written once
-//! and named by its number afterwards. Objects are walked as written, as in PHP's own serialization.
+//! and named by its number afterwards; so is an array that PHP holds only once, which every two empty ones are. Objects
+//! are walked as written, as in PHP's own serialization.
 
 use std::borrow::Cow;
 
@@ -20,7 +21,7 @@ pub(super) fn read<'a>(data: &'a [u8], wanted: &Wanted) -> Result<Fields<'a>, Un
     if !matches!(body.first(), Some(0x14..=0x16)) {
         return Err(Unreadable("it is not an array"));
     }
-    let mut reader = Reader { rest: body, strings: Vec::new(), referable: 0 };
+    let mut reader = Reader { rest: body, strings: Vec::new(), shared: Vec::new(), repeating: 0 };
     let mut finder = Finder::new(wanted);
     reader.value(&mut finder)?;
     if reader.rest.is_empty() { Ok(finder.finish()) } else { Err(Unreadable("bytes follow after its end")) }
@@ -30,27 +31,39 @@ struct Reader<'a> {
     rest: &'a [u8],
     /// The strings so far, in the order of their numbers. Names of classes are among them.
     strings: Vec<&'a [u8]>,
-    /// How many values there have been that references can name: arrays, objects, and scalars marked for it.
-    referable: usize,
+    /// Where the values begin that references can name: arrays, objects, and scalars marked for it.
+    shared: Vec<&'a [u8]>,
+    /// How many references it is following: what it reads then has its numbers already.
+    repeating: usize,
+}
+
+/// An array or object that is being read.
+struct Open<'a> {
+    /// The elements still to come.
+    elements: usize,
+    /// Where to go on after it, when a reference led to it.
+    back: Option<&'a [u8]>,
 }
 
 impl<'a> Reader<'a> {
     /// Reads one value with all that is in it.
     fn value(&mut self, finder: &mut Finder<'_, 'a>) -> Result<(), Unreadable> {
-        // The arrays and objects that are open, each with the number of elements still to come.
-        let mut open: Vec<usize> = Vec::new();
+        let mut open: Vec<Open<'a>> = Vec::new();
         loop {
-            if let Some(elements) = self.begin(finder)? {
-                open.push(elements);
+            let back = self.follow(finder)?;
+            match self.begin(finder)? {
+                Some(elements) => open.push(Open { elements, back }),
+                None => self.go_back(back),
             }
             loop {
                 match open.last_mut() {
                     None => return Ok(()),
-                    Some(0) => {
+                    Some(Open { elements: 0, back }) => {
+                        self.go_back(*back);
                         finder.leave();
                         open.pop();
                     }
-                    Some(elements) => {
+                    Some(Open { elements, .. }) => {
                         *elements -= 1;
                         // An element that went missing while it was written has a null for its key, and no value.
                         if let Some(key) = self.key()? {
@@ -63,24 +76,50 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Goes where the next value is written when it is a reference and asked for, and says where to come back to.
+    /// A reference may lead into what it stands in: each costs a key of the paths, so there is an end.
+    fn follow(&mut self, finder: &Finder<'_, 'a>) -> Result<Option<&'a [u8]>, Unreadable> {
+        let rest = match self.rest {
+            [0x25, rest @ ..] | rest => rest,
+        };
+        if !finder.asks() || !matches!(rest.first(), Some(0x01..=0x03 | 0x22..=0x24)) {
+            return Ok(None);
+        }
+        self.rest = rest;
+        let kind = self.byte()?;
+        let written = self.reference(kind)?;
+        self.repeating += 1;
+        Ok(Some(std::mem::replace(&mut self.rest, written)))
+    }
+
+    fn go_back(&mut self, back: Option<&'a [u8]>) {
+        if let Some(rest) = back {
+            self.rest = rest;
+            self.repeating -= 1;
+        }
+    }
+
     /// Reads a value, or the beginning of one that has elements: then their number.
     fn begin(&mut self, finder: &mut Finder<'_, 'a>) -> Result<Option<usize>, Unreadable> {
+        let start = self.rest;
         let mut kind = self.byte()?;
         // Other values are this one as well, and change with it. What it is now is written here all the same.
-        let shared = kind == 0x25;
-        if shared {
+        let marked = kind == 0x25;
+        if marked {
             kind = self.byte()?;
         }
         match kind {
             0x14..=0x16 => {
-                self.referable += 1;
+                self.share(start);
                 let elements = self.number(kind - 0x14)?;
                 finder.enter(Holder::Array)?;
                 return Ok(Some(elements));
             }
-            0x17..=0x1c => return self.object(kind, finder),
-            0x01..=0x03 => self.reference(kind - 0x01, finder)?,
-            0x22..=0x24 => self.reference(kind - 0x22, finder)?,
+            0x17..=0x1c => return self.object(kind, start, finder),
+            0x01..=0x03 | 0x22..=0x24 => {
+                self.reference(kind)?;
+                finder.opaque("a wanted field is behind a reference to a reference")?;
+            }
             _ => {
                 let scalar = match kind {
                     0x00 => Value::Null,
@@ -91,18 +130,20 @@ impl<'a> Reader<'a> {
                     _ => Value::Text(Cow::Borrowed(self.text(kind)?)),
                 };
                 finder.scalar(scalar)?;
-                self.referable += usize::from(shared);
+                if marked {
+                    self.share(start);
+                }
             }
         }
         Ok(None)
     }
 
-    fn object(&mut self, kind: u8, finder: &mut Finder<'_, 'a>) -> Result<Option<usize>, Unreadable> {
+    fn object(&mut self, kind: u8, start: &'a [u8], finder: &mut Finder<'_, 'a>) -> Result<Option<usize>, Unreadable> {
         self.text(match kind {
             0x17..=0x19 => kind - 0x17 + 0x11,
             _ => kind - 0x1a + 0x0e,
         })?;
-        self.referable += 1;
+        self.share(start);
         match self.byte()? {
             size @ 0x14..=0x16 => {
                 let elements = self.number(size - 0x14)?;
@@ -124,11 +165,16 @@ impl<'a> Reader<'a> {
         Ok(None)
     }
 
-    fn reference(&mut self, size: u8, finder: &mut Finder<'_, 'a>) -> Result<(), Unreadable> {
-        if self.number(size)? >= self.referable {
-            return Err(Unreadable("a reference leads nowhere"));
+    /// Where the value is written that a reference of this kind names.
+    fn reference(&mut self, kind: u8) -> Result<&'a [u8], Unreadable> {
+        let named = self.number(if kind < 0x22 { kind - 0x01 } else { kind - 0x22 })?;
+        self.shared.get(named).copied().ok_or(Unreadable("a reference leads nowhere"))
+    }
+
+    fn share(&mut self, start: &'a [u8]) {
+        if self.repeating == 0 {
+            self.shared.push(start);
         }
-        finder.opaque("a wanted field is behind a reference")
     }
 
     fn key(&mut self) -> Result<Option<Key<'a>>, Unreadable> {
@@ -151,7 +197,9 @@ impl<'a> Reader<'a> {
             0x11..=0x13 => {
                 let length = self.number(kind - 0x11)?;
                 let text = self.take(length)?;
-                self.strings.push(text);
+                if self.repeating == 0 {
+                    self.strings.push(text);
+                }
                 Ok(text)
             }
             _ => Err(MALFORMED),

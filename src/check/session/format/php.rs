@@ -324,7 +324,9 @@ pub(super) fn write_keyed(tree: &Tree<'_>, put_key: PutKey) -> Result<Vec<u8>, U
     let mut out = Vec::new();
     let Tree::Branch(variables) = tree else { return Ok(out) };
     for (key, value) in variables {
-        let Key::Text(name) = key else { return Err(Unwritable("PHP keeps no session variable whose name is a number")) };
+        let Key::Text(name) = key else {
+            return Err(Unwritable("PHP keeps no session variable whose name is a number"));
+        };
         put_key(&mut out, name)?;
         put_tree(&mut out, value);
     }

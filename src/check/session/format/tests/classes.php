@@ -24,7 +24,6 @@ class Own implements Serializable {
     public $text = 'o|w;n"}';
     public function serialize() { return $this->text; }
     public function unserialize($data) { $this->text = $data; }
-    public function __serialize_off() {}
 }
 enum Suit: string { case Hearts = 'H'; case Spades = 'S'; }
 

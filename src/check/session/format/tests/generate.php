@@ -1,7 +1,8 @@
 <?php
 // Prints sessions of every shape in every format, a line of JSON each: their bytes, and paths that lead into them.
 require __DIR__ . '/classes.php';
-[, $seed, $count] = $argv;
+ob_start(); // PHP allows no new session once something was printed.
+[, $seed, $count, $classes] = $argv;
 mt_srand((int) $seed);
 
 function pick(array $of) { return $of[mt_rand(0, count($of) - 1)]; }
@@ -14,7 +15,7 @@ function text(): string {
 function value(int $depth, bool $objects) {
     $kinds = ['null', 'bool', 'int', 'int', 'float', 'text', 'text', 'text'];
     if ($depth < 4) array_push($kinds, 'list', 'map', 'map');
-    if ($objects && $depth < 4) array_push($kinds, 'person', 'std', 'enum', 'own', 'keeper', 'storage');
+    if ($objects && $depth < 4) array_push($kinds, ...explode(',', $GLOBALS['classes']));
     switch (pick($kinds)) {
         case 'null': return null;
         case 'bool': return (bool) mt_rand(0, 1);

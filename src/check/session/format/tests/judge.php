@@ -17,13 +17,13 @@ function told($value) {
 function at($in, array $path) {
     foreach ($path as $key) {
         if (is_object($in)) {
+            // What these write is not what they hold.
+            if ($in instanceof Keeper || $in instanceof ArrayObject || $in instanceof Own || $in instanceof UnitEnum) return ['more'];
             $found = null;
-            $own = $in instanceof Keeper ? $in->__serialize() : ($in instanceof ArrayObject ? $in->__serialize() : (array) $in);
-            foreach ($own as $name => $value) {
+            foreach ((array) $in as $name => $value) {
                 $end = strrpos((string) $name, "\0");
                 if (($end === false ? (string) $name : substr($name, $end + 1)) === $key) $found = [$value];
             }
-            if ($in instanceof Keeper || $in instanceof ArrayObject || $in instanceof Own) return ['more'];
             if (!$found) return null;
             $in = $found[0];
         } elseif (is_array($in) && array_key_exists($key, $in)) {
