@@ -1,4 +1,4 @@
 //! Sessions that PHP made, read at the edge.
 
 pub mod format;
-pub mod preset;
+pub(crate) mod preset;

@@ -80,8 +80,8 @@ impl<'w, 'a> Finder<'w, 'a> {
         self.next = Next::default();
         let depth = self.open.len().saturating_sub(1);
         let Some(open) = self.open.last_mut() else { return Ok(()) };
+        let property = (open.holder == Holder::Object).then(|| property_name(&key)).transpose()?;
         if open.within != 0 {
-            let property = (open.holder == Holder::Object).then(|| property_name(&key)).transpose()?;
             let name = property.as_ref().unwrap_or(&key);
             for (at, path) in self.wanted.paths().iter().enumerate() {
                 if open.within & (1 << at) == 0 || path.keys().get(depth) != Some(name) {

@@ -50,7 +50,7 @@ function encode_session(string $format, array $session): string|false {
 
 function decode_session(string $format, string $bytes): ?array {
     if ($format === 'json') {
-        $session = json_decode($bytes, true);
+        $session = $bytes === '' ? [] : json_decode($bytes, true);
         return is_array($session) ? $session : null;
     }
     ini_set('session.serialize_handler', $format);
