@@ -184,13 +184,13 @@ struct Reader<'a> {
     slots: usize,
     /// The numbers of those that are objects, rising: only they can be named by `r:`.
     objects: Vec<usize>,
-    /// A class wrote itself: how many values it counted is not to be seen from here.
-    uncounted: bool,
+    /// The number of the first object that wrote itself: how many values it counted is not to be seen from here.
+    counted: Option<usize>,
 }
 
 impl<'a> Reader<'a> {
     fn new(data: &'a [u8]) -> Self {
-        Self { input: Input(data), slots: 0, objects: Vec::new(), uncounted: false }
+        Self { input: Input(data), slots: 0, objects: Vec::new(), counted: None }
     }
 
     /// Reads one value with all that is in it.
@@ -275,7 +275,7 @@ impl<'a> Reader<'a> {
     /// An object of a class that writes its own format.
     fn custom(&mut self, finder: &mut Finder<'_, 'a>) -> Result<(), Unreadable> {
         self.objects.push(self.slots);
-        self.uncounted = true;
+        self.counted.get_or_insert(self.slots);
         self.input.class()?;
         self.input.expect(b":")?;
         let length = self.input.count(b':')?;
@@ -299,8 +299,8 @@ impl<'a> Reader<'a> {
     /// What stands here is what has this number (`R:`: and remains it, when one of them is set).
     fn reference(&mut self, kind: u8, finder: &mut Finder<'_, 'a>) -> Result<(), Unreadable> {
         let named = self.input.count(b';')?;
-        if self.uncounted {
-            return Err(Unreadable("a reference comes after an object that writes its own format"));
+        if self.counted.is_some_and(|counted| named > counted) {
+            return Err(Unreadable("a reference leads past an object that writes its own format"));
         }
         let exists = match kind {
             b'R' => (1..=self.slots).contains(&named),
