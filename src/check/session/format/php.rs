@@ -32,7 +32,7 @@ pub(super) fn read_keyed<'a>(data: &'a [u8], wanted: &Wanted, key: TakeKey) -> R
 }
 
 /// Reads `php_serialize`.
-pub(super) fn read_array<'a>(data: &'a [u8], wanted: &Wanted) -> Result<Fields<'a>, Unreadable> {
+pub(in super::super) fn read_array<'a>(data: &'a [u8], wanted: &Wanted) -> Result<Fields<'a>, Unreadable> {
     if data.starts_with(b"a:") { unserialize(data, wanted) } else { Err(Unreadable("it is not an array")) }
 }
 

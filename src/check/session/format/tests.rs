@@ -132,7 +132,12 @@ fn what_php_wrote_is_read_as_php_reads_it() {
                     values += 1;
                 }
                 Err(why) => {
-                    assert!(!session.direct || why.reason().contains("past an object"), "{}: {path:?}: {why}: {}", session.format, session.data.escape_ascii());
+                    assert!(
+                        !session.direct || why.reason().contains("past an object"),
+                        "{}: {path:?}: {why}: {}",
+                        session.format,
+                        session.data.escape_ascii()
+                    );
                     refused += 1;
                 }
             }
