@@ -9,6 +9,7 @@
 mod address;
 mod identity;
 pub(crate) mod session;
+pub(crate) mod store;
 
 use ::http::{HeaderValue, request};
 use tokio::time::Instant;
