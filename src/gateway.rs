@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ::http::header::{ACCEPT, ALLOW};
-use ::http::{HeaderName, HeaderValue, Method, Request, Response, request};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, request};
 use hyper::body::{Body as _, Incoming};
 
-use crate::check::{Identity, Subject, Verdict};
+use crate::check::{Identity, Session, Subject, Verdict};
 use crate::http::request_id::{self, X_REQUEST_ID};
 use crate::http::{Answer, Body, CanonicalPath, Client, Host, RequestBody, headers};
 use crate::route::{Checked, Edge, Found, LiveTable, Place, Route, RouteTable};
@@ -117,15 +117,60 @@ async fn answer(
     exchange.routed(&route.stats, route.serve.word(), table.generation);
 
     let (host, mut inbound) = admitted.within(route, &table.edge, exchange)?;
-    let undecided = examine(route, &host, &mut inbound, exchange).await?;
+    let presented = Presented::by(table, &inbound.head.headers);
+    let Examined { undecided, compared } = examine(route, &host, &mut inbound, exchange).await?;
 
     let (side, place) = undecided.unwrap_or_else(|| route.choose());
     exchange.sided(side, &place.stats);
 
-    place.target.call(inbound, exchange.timeline()).await.map_err(|error| {
+    let response = place.target.call(inbound, exchange.timeline()).await.map_err(|error| {
         place.target.log(&error, request_id.to_str().unwrap_or_default());
         Refusal::Failed(error)
-    })
+    })?;
+    presented.answered(&response, route.ends_session);
+    compare(&compared, &response, exchange);
+    Ok(response)
+}
+
+/// The sessions that a request names, one for each check of sessions: its answer may end them, on any route.
+struct Presented<'t>(Vec<(&'t Session, Option<String>)>);
+
+impl<'t> Presented<'t> {
+    fn by(table: &'t RouteTable, headers: &HeaderMap) -> Self {
+        let sessions = table.sessions.iter().filter_map(|check| check.session());
+        Self(sessions.map(|session| (session, session.presented(headers))).collect())
+    }
+
+    fn answered(&self, response: &Response<Body>, ends_session: bool) {
+        for (session, id) in &self.0 {
+            session.answered(id.as_deref(), response.headers());
+            if let Some(id) = id.as_deref().filter(|_| ends_session) {
+                session.forget(id);
+            }
+        }
+    }
+}
+
+/// What the checks of a request leave to be done.
+#[derive(Default)]
+struct Examined<'t> {
+    /// The legacy side, where a check leaves it to that one to decide.
+    undecided: Option<(Side, &'t Place)>,
+    /// The checks whose verdicts, as metrics have them, are to be compared with that of the legacy side.
+    compared: Vec<(&'t Checked, &'static str)>,
+}
+
+/// Counts what the legacy side made of a request beside what the checks had said of it. A failure of its own says
+/// nothing about the caller.
+fn compare(compared: &[(&Checked, &'static str)], response: &Response<Body>, exchange: &Exchange) {
+    if response.status().is_server_error() {
+        return;
+    }
+    for (Checked { check, stats }, verdict) in compared {
+        if let Some(session) = check.session() {
+            exchange.compared(stats, verdict, session.is_turned_away(response));
+        }
+    }
 }
 
 /// Turns what a client sent into what a side may be given, or refuses it.
@@ -184,19 +229,27 @@ impl Admitted {
 
 /// Has the checks of the route look at the request, in their order, and tells the sides who is calling.
 ///
-/// Gives back the legacy side where a check leaves it to that one to decide.
+/// Where a check's verdict is compared with that of the legacy side, that one decides.
 async fn examine<'t>(
     route: &'t Route,
     host: &Host,
     inbound: &mut Inbound,
     exchange: &mut Exchange,
-) -> Result<Option<(Side, &'t Place)>, Answer> {
+) -> Result<Examined<'t>, Answer> {
     let mut identity: Option<Identity> = None;
-    let mut undecided = None;
-    for Checked { check, stats } in &route.checks {
+    let mut examined = Examined::default();
+    for checked in &route.checks {
+        let Checked { check, stats } = checked;
         let Inbound { head, body, path, client, request_id, deadline } = &mut *inbound;
         let mut subject = Subject { head, host, path, client, request_id, body, deadline: *deadline };
-        match (check.examine(&mut subject).await, route.legacy()) {
+        let verdict = check.examine(&mut subject).await;
+        if check.session().is_some_and(Session::samples_parity) && route.choose().0 == Side::Legacy {
+            examined.compared.push((checked, verdict.word()));
+            if !matches!(verdict, Verdict::Pass(_)) {
+                continue;
+            }
+        }
+        match (verdict, route.legacy()) {
             (Verdict::Pass(None), _) => {}
             (Verdict::Pass(Some(found)), _) => {
                 identity = Some(match identity {
@@ -204,7 +257,7 @@ async fn examine<'t>(
                     None => found,
                 });
             }
-            (Verdict::Legacy(_), Some(legacy)) => undecided = Some((Side::Legacy, legacy)),
+            (Verdict::Legacy(_), Some(legacy)) => examined.undecided = Some((Side::Legacy, legacy)),
             (Verdict::Legacy(refused) | Verdict::Refuse(refused), _) => {
                 exchange.refused(stats, refused.reason);
                 return Err(refused.answer);
@@ -216,7 +269,7 @@ async fn examine<'t>(
         identity.tell(&mut inbound.head.headers);
         inbound.head.extensions.insert(identity);
     }
-    Ok(undecided)
+    Ok(examined)
 }
 
 impl Refusal {

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::reload::Reloads;
+use crate::check::store::Outcome;
+use crate::check::{Check, Session};
 use crate::route::RouteTable;
-use crate::telemetry::{Gauges, HandlerGauge, RouteGauge, UpstreamGauge};
+use crate::telemetry::{CheckGauge, Gauges, HandlerGauge, RouteGauge, UpstreamGauge};
 use crate::upstream::Target;
 use crate::upstream::fastcgi::Connections;
 
@@ -22,6 +24,7 @@ pub(super) fn of(table: &RouteTable, reloads: &Reloads) -> Gauges {
             .iter()
             .map(|route| RouteGauge { name: (*route.name).to_owned(), serve: route.serve.word() })
             .collect(),
+        checks: checks(table),
         ..Gauges::default()
     };
     for (name, target) in targets {
@@ -41,6 +44,24 @@ pub(super) fn of(table: &RouteTable, reloads: &Reloads) -> Gauges {
         gauges.upstreams.push(UpstreamGauge { name, in_use, idle, waiting });
     }
     gauges
+}
+
+/// The checks that have a store, each once.
+fn checks(table: &RouteTable) -> Vec<CheckGauge> {
+    let checks: BTreeMap<&str, &Check> = table.checks().map(|check| (check.name(), &**check)).collect();
+    let gauge = |(name, check): (&str, &Check)| {
+        let (store, session) = (check.store()?, check.session());
+        let totals = store.totals();
+        let nanoseconds = std::time::Duration::from_nanos(totals.nanoseconds);
+        Some(CheckGauge {
+            name: name.to_owned(),
+            store_up: store.is_up(),
+            operations: Outcome::ALL.map(Outcome::word).into_iter().zip(totals.operations).collect(),
+            seconds: nanoseconds.as_secs_f64(),
+            cache: session.map(Session::cache_totals),
+        })
+    };
+    checks.into_iter().filter_map(gauge).collect()
 }
 
 #[cfg(test)]

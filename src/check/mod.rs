@@ -16,6 +16,9 @@ use tokio::time::Instant;
 
 pub(crate) use self::address::Address;
 pub use self::identity::Identity;
+pub(crate) use self::identity::field_header;
+pub(crate) use self::session::Session;
+pub(crate) use self::store::Store;
 use crate::http::{Answer, CanonicalPath, Client, Host, RequestBody};
 
 /// What a check sees of a request.
@@ -45,6 +48,17 @@ pub(crate) enum Verdict {
     Refuse(Refused),
 }
 
+impl Verdict {
+    /// What it is called where it is compared with that of the legacy side.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Pass(_) => "pass",
+            Self::Refuse(_) => "refuse",
+            Self::Legacy(_) => "undecided",
+        }
+    }
+}
+
 /// A refusal: what the client is told, and what the operator is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refused {
@@ -71,6 +85,8 @@ pub(crate) struct Check {
 pub(crate) enum Kind {
     /// Where the client's address is.
     Address(Address),
+    /// Whether the client is logged in.
+    Session(Box<Session>),
 }
 
 impl Check {
@@ -87,10 +103,24 @@ impl Check {
         &self.kind
     }
 
+    /// The check of sessions that it is, if it is one.
+    pub(crate) fn session(&self) -> Option<&Session> {
+        match &self.kind {
+            Kind::Session(session) => Some(session),
+            Kind::Address(_) => None,
+        }
+    }
+
+    /// Where it keeps what must outlive a request, if it does.
+    pub(crate) fn store(&self) -> Option<&Store> {
+        self.session().map(|session| &**session.store())
+    }
+
     /// Says whether the request may pass.
     pub(crate) async fn examine(&self, subject: &mut Subject<'_>) -> Verdict {
         match &self.kind {
             Kind::Address(address) => address.examine(subject.client.ip),
+            Kind::Session(session) => session.examine(&subject.head.headers).await,
         }
     }
 }
@@ -100,6 +130,7 @@ impl Kind {
     pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::Address(_) => "address",
+            Self::Session(_) => "session",
         }
     }
 }

@@ -1,15 +1,27 @@
-//! `strangler check`: is the file good?
+//! `strangler check`: is the file good, and with `--probe`, are the stores it names there?
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{faulty, print, routes_in_words};
+use clap::Args;
+use tokio::runtime::{Builder, LocalOptions};
+
+use super::{FAILED, complain, faulty, print, routes_in_words};
+use crate::check::Check;
 use crate::config::{self, Known};
+use crate::route::RouteTable;
 use crate::telemetry::Telemetry;
 use crate::upstream::Handler;
 
-pub(super) fn run(file: &Path, handlers: &BTreeMap<String, Arc<Handler>>) -> u8 {
+#[derive(Clone, Debug, Args)]
+pub(super) struct Options {
+    /// Connect to the stores that checks use, and say which cannot be reached
+    #[arg(long)]
+    probe: bool,
+}
+
+pub(super) fn run(file: &Path, options: &Options, handlers: &BTreeMap<String, Arc<Handler>>) -> u8 {
     let telemetry = Telemetry::idle();
     match config::load(file, &Known { handlers, telemetry: &telemetry, previous: None }) {
         Ok(loaded) => {
@@ -20,8 +32,32 @@ pub(super) fn run(file: &Path, handlers: &BTreeMap<String, Arc<Handler>>) -> u8 
             let (path, routes) = (file.display(), &loaded.table.routes);
             let new = routes.iter().filter(|route| route.serve.word() == "new").count();
             text.push_str(&format!("{path}: good; {}, {new} served by the new side\n", routes_in_words(routes.len())));
-            print(&text)
+            match print(&text) {
+                0 if options.probe => probe(&loaded.table),
+                code => code,
+            }
         }
         Err(faults) => faulty(&faults),
     }
+}
+
+/// Tries each store once, and says what came of it.
+fn probe(table: &RouteTable) -> u8 {
+    let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&error.to_string()),
+    };
+    let checks: BTreeMap<&str, &Check> = table.checks().map(|check| (check.name(), &**check)).collect();
+    let (mut text, mut code) = (String::new(), 0);
+    for (name, store) in checks.into_iter().filter_map(|(name, check)| Some((name, check.store()?))) {
+        let address = store.backend().address();
+        match runtime.block_on(store.probe()) {
+            Ok(()) => text.push_str(&format!("check {name}: {address} answers\n")),
+            Err(why) => {
+                text.push_str(&format!("check {name}: {address} cannot be reached: {why}\n"));
+                code = FAILED;
+            }
+        }
+    }
+    print(&text).max(code)
 }

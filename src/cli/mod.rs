@@ -59,6 +59,7 @@ const EXAMPLES: &str = "\
 Examples:
   strangler                                  serve what ./routes.toml says
   strangler check -c /etc/strangler/routes.toml
+  strangler check --probe                    and try the stores of its checks
   strangler explain GET 'https://shop.example/api/v1/orders/7'
   strangler flip order new                   let the new side serve the route `order`
   strangler flip order legacy                and back";
@@ -68,7 +69,7 @@ enum Command {
     /// Serve (the default)
     Run(run::Options),
     /// Load the file and print every fault, or a one-line summary
-    Check,
+    Check(check::Options),
     /// Say which route a request takes and why, who serves it, and what the upstream would be sent
     Explain(explain::Options),
     /// Change which side serves a route, by editing that one word of the file
@@ -88,7 +89,7 @@ pub(crate) fn main(program: Program) -> ExitCode {
     let code = match command {
         None => run::run(&file, run.json, program),
         Some(Command::Run(options)) => run::run(&file, run.json || options.json, program),
-        Some(Command::Check) => check::run(&file, &program.handlers),
+        Some(Command::Check(options)) => check::run(&file, &options, &program.handlers),
         Some(Command::Explain(options)) => explain::run(&file, &options, &program.handlers),
         Some(Command::Flip(options)) => flip::run(&file, &options, &program.handlers),
         Some(Command::Completions(options)) => manual::completions(&options),

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use super::edge::network;
 use super::fault::{Sheet, did_you_mean};
 use super::reader::{Node, Reader, Value, list, text};
-use super::spec;
+use super::store::Stores;
+use super::{session, spec};
 use crate::check::{Address, Check, Kind};
 use crate::route::RouteTable;
 
@@ -28,6 +29,7 @@ pub(super) struct Declared {
 
 pub(super) fn checks(file: &Reader<'_>, previous: Option<&RouteTable>) -> Checks {
     let sheet = file.sheet;
+    let stores = Stores::of(previous);
     let mut checks = Checks::new();
     for (name, node) in file.names("check") {
         let text = name.get_ref();
@@ -37,13 +39,19 @@ pub(super) fn checks(file: &Reader<'_>, previous: Option<&RouteTable>) -> Checks
         }
         let before = sheet.count();
         let running = previous.into_iter().flat_map(RouteTable::checks).find(|check| check.name() == &**text);
-        let check = check(sheet, text, node, running).filter(|_| sheet.count() == before);
+        let check = check(sheet, text, node, running, &stores).filter(|_| sheet.count() == before);
         checks.insert(text.to_string(), Declared { span: name.span(), check });
     }
     checks
 }
 
-fn check<'a>(sheet: &'a Sheet<'a>, name: &str, node: &'a Node<'a>, running: Option<&Arc<Check>>) -> Option<Arc<Check>> {
+fn check<'a>(
+    sheet: &'a Sheet<'a>,
+    name: &str,
+    node: &'a Node<'a>,
+    running: Option<&Arc<Check>>,
+    stores: &Stores,
+) -> Option<Arc<Check>> {
     let made = match kind(sheet, name, node)? {
         "address" => {
             let settings = address(&Reader::of_node(sheet, &spec::ADDRESS, node)?)?;
@@ -52,13 +60,23 @@ fn check<'a>(sheet: &'a Sheet<'a>, name: &str, node: &'a Node<'a>, running: Opti
                 _ => Kind::Address(settings),
             }
         }
+        "session" => {
+            let reader = Reader::of_node(sheet, &spec::SESSION, node)?;
+            let (settings, address) = session::settings(&reader)?;
+            match running.and_then(|running| running.session()) {
+                Some(was) if *was.settings() == settings && *was.store().backend().address() == address => {
+                    return running.cloned();
+                }
+                _ => Kind::Session(Box::new(session::check(&reader, settings, stores.store(address))?)),
+            }
+        }
         _ => return None,
     };
     Some(Arc::new(Check::new(name, made)))
 }
 
 /// The words of `kind`.
-const KINDS: [&str; 1] = ["address"];
+const KINDS: [&str; 2] = ["address", "session"];
 
 /// What kind of check it is; read before anything else, since it decides which keys there are.
 fn kind<'a>(sheet: &'a Sheet<'a>, name: &str, node: &'a Node<'a>) -> Option<&'static str> {

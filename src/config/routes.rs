@@ -15,7 +15,7 @@ use toml::de::DeValue;
 use super::Known;
 use super::check::Checks;
 use super::fault::{did_you_mean, nearest};
-use super::reader::{Reader, Value, duration, list, not_yet, one_or_list, size, text, twice};
+use super::reader::{Reader, Value, boolean, duration, list, not_yet, one_or_list, size, text, twice};
 use super::upstream::Upstreams;
 use crate::check::Check;
 use crate::http::Host;
@@ -238,6 +238,7 @@ impl Names<'_> {
             },
             when: own.when.unwrap_or_default(),
             checks,
+            ends_session: reader.get("ends_session", boolean).unwrap_or_default(),
             sides: Sides::of(own.legacy.flatten(), own.new.flatten()).unwrap_or_else(|| self.no_sides()),
             serve,
             timeout: own.timeout.flatten().unwrap_or_default(),

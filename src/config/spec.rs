@@ -119,7 +119,11 @@ pub(super) static FILE: Section = Section {
         section("route", &[&ROUTE], "One rule each: what it matches, its two sides, who serves."),
         section("group", &[&GROUP], "Routes under one prefix that share what the group says."),
         later("tls", "[[tls]]", "TLS is"),
-        section("check", &[&ADDRESS], "Named conditions that routes demand of a request, before a side sees it."),
+        section(
+            "check",
+            &[&ADDRESS, &SESSION],
+            "Named conditions that routes demand of a request, before a side sees it.",
+        ),
     ]],
 };
 
@@ -371,6 +375,85 @@ pub(super) static ADDRESS: Section = Section {
     ]],
 };
 
+pub(super) static SESSION: Section = Section {
+    title: "[check.NAME] with `kind = \"session\"`",
+    meaning: "Only clients with a session in which a user is logged in pass. Both sides are told who it is: handlers by \
+              the `Identity` extension, upstreams by `X-Strangler-User`, `X-Strangler-Session` and one header for each field.",
+    keys: &[&[
+        KIND,
+        value(
+            "store",
+            "address or secret",
+            Default::Value("\"memory\""),
+            "Where sessions are: `\"memory\"`; `redis://host:6379/0`, `rediss://…` (TLS), `redis+unix:///path?db=0`, \
+             `redis-sentinel://host:26379,…/NAME/0`, `redis-cluster://host:7000,…`; `php-files:/path` or, with `N` levels of \
+             folders, `php-files:N;/path`. An address with a password is a secret: `{ env = \"NAME\" }` or `{ file = \"path\" }`.",
+        ),
+        value("ca", PATH, Default::Absent, "Certificates (PEM) that `rediss` believes instead of the system's."),
+        value(
+            "token",
+            "name or list of names",
+            Default::List(&["header:authorization", "header:x-token", "cookie:PHPSESSID"]),
+            "Where the session's id is, the first that is there; `Bearer ` before it is dropped.",
+        ),
+        value(
+            "prefix",
+            STRING,
+            Default::Derived("`\"strangler:session:\"`; of `php-files` `\"sess_\"`"),
+            "What comes before the id in the store; phpredis has `PHPREDIS_SESSION:`.",
+        ),
+        value(
+            "format",
+            "`\"php\"`, `\"php_serialize\"`, `\"php_binary\"`, `\"igbinary\"` or `\"json\"`",
+            Default::Value("\"php\""),
+            "How a session is written down: PHP's `session.serialize_handler`.",
+        ),
+        value(
+            "user",
+            "path",
+            Default::Value("\"user_id\""),
+            "The field that says who it is: `auth.id` is `$_SESSION['auth']['id']`.",
+        ),
+        Key {
+            name: "fields",
+            kind: Kind::Names("path"),
+            default: Default::Absent,
+            meaning: "Further fields that both sides are told, and what they are called: `role` becomes `X-Strangler-Role`.",
+        },
+        value(
+            "cache",
+            DURATION,
+            Default::Value("\"1s\""),
+            "How long a session that was read is remembered, also that there is none; \"0s\" turns it off.",
+        ),
+        value(
+            "on_store_down",
+            "`\"legacy\"`, `\"deny\"` or `\"anonymous\"`",
+            Default::Value("\"legacy\""),
+            "While the store cannot be asked, the legacy side decides (a route without one refuses), or all are refused, or all pass \
+             without an identity.",
+        ),
+        value(
+            "required",
+            BOOL,
+            Default::Value("true"),
+            "false: a request without a session passes, without an identity.",
+        ),
+        value(
+            "parity",
+            "share, `\"1%\"`",
+            Default::Value("\"0%\""),
+            "Of the requests that the legacy side serves, so many pass whatever the check says, and both verdicts are counted.",
+        ),
+        value(
+            "login",
+            PATH,
+            Default::Absent,
+            "The path of the login page: to be sent there counts as refused, as 401 and 403 do.",
+        ),
+    ]],
+};
+
 /// What routes inherit from their group, and both from `[defaults]`.
 const INHERITED: &[Key] = &[
     value("legacy", "name", Default::Absent, "The upstream that is the legacy side."),
@@ -415,6 +498,12 @@ pub(super) static ROUTE: Section = Section {
                 STRING,
                 Default::Required,
                 "`{id}` stands for one segment, `{*rest}` for the rest, also when that is empty.",
+            ),
+            value(
+                "ends_session",
+                BOOL,
+                Default::Value("false"),
+                "The answer ends the session that the request came with: a logout that does not touch the cookie.",
             ),
         ],
         INHERITED,

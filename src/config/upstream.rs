@@ -327,7 +327,7 @@ fn params(reader: &Reader<'_>) -> Vec<(String, String)> {
 }
 
 /// A string of the file, or one that the file only says where to find.
-fn literal_or_secret(value: &Value<'_>) -> Option<String> {
+pub(super) fn literal_or_secret(value: &Value<'_>) -> Option<String> {
     let found = match value.node.get_ref() {
         DeValue::String(text) => Ok(text.to_string()),
         DeValue::Table(table) => match (table.get("env"), table.get("file"), table.len()) {

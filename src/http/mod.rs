@@ -7,12 +7,14 @@
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod client;
+pub(crate) mod cookie;
 pub(crate) mod headers;
 pub(crate) mod host;
 pub(crate) mod limits;
 pub mod path;
 pub(crate) mod request_id;
 pub(crate) mod timeline;
+pub(crate) mod urlencoded;
 
 pub(crate) use answer::Answer;
 pub(crate) use body::{Body, BodyFault, BoxError, RequestBody};

@@ -9,7 +9,7 @@ use std::fmt;
 use ::http::header::COOKIE;
 use ::http::{HeaderMap, HeaderName};
 
-use crate::http::path::hex_value;
+use crate::http::urlencoded::{Plus, decoded};
 
 /// One further condition of a route (`when`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,31 +71,6 @@ impl fmt::Display for Condition {
             Self::Cookie { name, value } => write!(f, "cookie {name} = {value:?}"),
         }
     }
-}
-
-/// What `+` stands for: a space in queries, itself in cookies, as PHP has it.
-#[derive(Clone, Copy, PartialEq)]
-enum Plus {
-    IsSpace,
-    IsPlus,
-}
-
-/// The bytes a form-encoded text stands for. As in PHP, a broken escape stands for itself.
-fn decoded(text: &str, plus: Plus) -> impl Iterator<Item = u8> {
-    let mut rest = text.as_bytes();
-    std::iter::from_fn(move || {
-        let (first, behind) = rest.split_first()?;
-        let (byte, behind) = match (first, behind) {
-            (b'%', [high, low, after @ ..]) => match hex_value(*high).zip(hex_value(*low)) {
-                Some((high, low)) => (high << 4 | low, after),
-                None => (b'%', behind),
-            },
-            (b'+', _) if plus == Plus::IsSpace => (b' ', behind),
-            _ => (*first, behind),
-        };
-        rest = behind;
-        Some(byte)
-    })
 }
 
 #[cfg(test)]

@@ -95,6 +95,8 @@ pub(crate) struct Route {
     pub(crate) when: Vec<Condition>,
     /// In the order in which they run.
     pub(crate) checks: Vec<Checked>,
+    /// Its answers end the session that the request came with.
+    pub(crate) ends_session: bool,
     pub(crate) sides: Sides,
     pub(crate) serve: Serve,
     /// Since when `serve` is what it is.
@@ -184,6 +186,7 @@ impl Route {
             host: None,
             when: Vec::new(),
             checks: Vec::new(),
+            ends_session: false,
             sides: Sides::Legacy(Place::for_test("legacy")),
             serve: Serve::Legacy,
             since: SystemTime::UNIX_EPOCH,

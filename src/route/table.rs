@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ::http::{HeaderMap, Method};
 
 use super::tree::Tree;
-use super::{Asked, Edge, Route};
+use super::{Asked, Checked, Edge, Route};
 use crate::check::Check;
 use crate::http::CanonicalPath;
 use crate::upstream::Target;
@@ -29,6 +29,8 @@ pub(crate) struct RouteTable {
     pub(crate) edge: Edge,
     /// In the order of the file, which is for people only.
     pub(crate) routes: Vec<Arc<Route>>,
+    /// The checks of sessions, each once: an answer of any route may end a session.
+    pub(crate) sessions: Vec<Arc<Check>>,
     hosts: HashMap<Box<str>, Tree>,
     any_host: Tree,
 }
@@ -74,7 +76,16 @@ impl RouteTable {
                 conflicts.push(Conflict { first, second: index });
             }
         }
-        if conflicts.is_empty() { Ok(Self { generation: 0, edge, routes, hosts, any_host }) } else { Err(conflicts) }
+        if !conflicts.is_empty() {
+            return Err(conflicts);
+        }
+        let mut sessions: Vec<Arc<Check>> = Vec::new();
+        for Checked { check, .. } in routes.iter().flat_map(|route| &route.checks) {
+            if check.session().is_some() && !sessions.iter().any(|known| Arc::ptr_eq(known, check)) {
+                sessions.push(Arc::clone(check));
+            }
+        }
+        Ok(Self { generation: 0, edge, routes, sessions, hosts, any_host })
     }
 
     /// Finds the route of a request; `host` as [`crate::http::Host`] has it.

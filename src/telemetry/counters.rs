@@ -332,11 +332,19 @@ pub(crate) const REFUSALS: [&str; 22] = [
     "other",
 ];
 
+/// What a check can say of a request on which its verdict is compared with that of the legacy side.
+pub(crate) const VERDICTS: [&str; 3] = ["pass", "refuse", "undecided"];
+
+/// What the legacy side can say of it.
+pub(crate) const LEGACY_VERDICTS: [&str; 2] = ["pass", "refuse"];
+
 /// What one worker counted of one check of one route.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct CheckCell {
     refused: [Counter; REFUSALS.len()],
+    /// By the check's verdict and by that of the legacy side.
+    compared: [[Counter; LEGACY_VERDICTS.len()]; VERDICTS.len()],
 }
 
 /// What is recorded of one check of one route: refusals by reason.
@@ -364,6 +372,26 @@ impl CheckStats {
         if let Some(counter) = cell.get_or_init(CheckCell::default).refused.get(known) {
             counter.add(1);
         }
+    }
+
+    /// For worker `index` only: what the check said, one of [`VERDICTS`], and whether the legacy side refused.
+    pub(crate) fn compared(&self, index: usize, verdict: &str, refused: bool) {
+        let Some(cell) = self.workers.get(index) else { return };
+        let Some(verdict) = VERDICTS.iter().position(|known| *known == verdict) else { return };
+        if let Some([passed, turned_away]) = cell.get_or_init(CheckCell::default).compared.get(verdict) {
+            if refused { turned_away } else { passed }.add(1);
+        }
+    }
+
+    /// Comparisons over all workers, in the orders of [`VERDICTS`] and [`LEGACY_VERDICTS`].
+    pub(crate) fn comparisons(&self) -> [[u64; LEGACY_VERDICTS.len()]; VERDICTS.len()] {
+        let mut sum = [[0; LEGACY_VERDICTS.len()]; VERDICTS.len()];
+        for cell in self.workers.iter().filter_map(OnceLock::get) {
+            for (sum, count) in sum.iter_mut().flatten().zip(cell.compared.iter().flatten()) {
+                *sum += count.value();
+            }
+        }
+        sum
     }
 
     /// Refusals over all workers, in the order of [`REFUSALS`].

@@ -207,6 +207,11 @@ impl Exchange {
         self.refused = Some(Refusal { check: Arc::clone(check), reason });
     }
 
+    /// The legacy side has answered a request on which a check's verdict is compared with its own.
+    pub(crate) fn compared(&self, check: &CheckStats, verdict: &str, refused: bool) {
+        check.compared(self.worker.index, verdict, refused);
+    }
+
     /// Who answers, as far as is known yet.
     pub(crate) fn side(&self) -> Side {
         self.side

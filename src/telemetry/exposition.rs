@@ -14,12 +14,15 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::counters::{CheckStats, FAILURES, REFUSALS, STATUS_CLASSES, SideTotals, UpstreamTotals};
+use super::counters::{
+    CheckStats, FAILURES, LEGACY_VERDICTS, REFUSALS, STATUS_CLASSES, SideTotals, UpstreamTotals, VERDICTS,
+};
 use super::histogram::Distribution;
 use super::metrics::{
-    BOUNDS, BUILD, BYTES_IN, BYTES_OUT, CHECK_REFUSED, CONNECTIONS, CPU, DURATION, Format, GENERATION, Gauges,
-    IN_FLIGHT, Kind, LOG_DROPPED, MEMORY, METRICS, Metric, QUANTILE, REFUSED, RELOADS, REQUESTS, SERVE, SERVICE,
-    STALLS, UPSTREAM_CONNECTIONS, UPSTREAM_FAILURES, UPSTREAM_QUEUE, UPSTREAM_QUEUE_SECONDS,
+    BOUNDS, BUILD, BYTES_IN, BYTES_OUT, CHECK_CACHE, CHECK_PARITY, CHECK_REFUSED, CHECK_STORE_OPERATIONS,
+    CHECK_STORE_SECONDS, CHECK_STORE_UP, CONNECTIONS, CPU, DURATION, Format, GENERATION, Gauges, IN_FLIGHT, Kind,
+    LOG_DROPPED, MEMORY, METRICS, Metric, QUANTILE, REFUSED, RELOADS, REQUESTS, SERVE, SERVICE, STALLS,
+    UPSTREAM_CONNECTIONS, UPSTREAM_FAILURES, UPSTREAM_QUEUE, UPSTREAM_QUEUE_SECONDS,
 };
 use super::window::{Figures, Latency, Window};
 use super::{Side, Telemetry};
@@ -153,7 +156,30 @@ impl Reading {
                 .filter(|(_, count)| *count > 0)
                 .map(move |(reason, count)| ([("route", &**route), ("check", &**check), ("reason", reason)], count))
         });
-        counters(out, &CHECK_REFUSED, samples)
+        counters(out, &CHECK_REFUSED, samples)?;
+        let compared = self.checks.iter().flat_map(|stats| {
+            let (route, check) = stats.names();
+            VERDICTS.into_iter().zip(stats.comparisons()).flat_map(move |(edge, counts)| {
+                LEGACY_VERDICTS.into_iter().zip(counts).filter(|(_, count)| *count > 0).map(move |(legacy, count)| {
+                    ([("route", &**route), ("check", &**check), ("edge", edge), ("legacy", legacy)], count)
+                })
+            })
+        });
+        counters(out, &CHECK_PARITY, compared)
+    }
+
+    fn check_stores(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let checks = || self.gauges.checks.iter().map(|of| ("check", &*of.name)).zip(&self.gauges.checks);
+        let operations = checks().flat_map(|(check, of)| {
+            of.operations.iter().map(move |(result, count)| ([check, ("result", result)], *count))
+        });
+        counters(out, &CHECK_STORE_OPERATIONS, operations)?;
+        counters(out, &CHECK_STORE_SECONDS, checks().map(|(check, of)| ([check], of.seconds)))?;
+        gauges(out, &CHECK_STORE_UP, checks().map(|(check, of)| ([check], u64::from(of.store_up))))?;
+        let cached = checks().filter_map(|(check, of)| Some((check, of.cache?))).flat_map(|(check, (hits, misses))| {
+            [("hit", hits), ("miss", misses)].map(|(result, count)| ([check, ("result", result)], count))
+        });
+        counters(out, &CHECK_CACHE, cached)
     }
 
     fn table(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -213,6 +239,7 @@ impl Collector for Reading {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.requests(&mut encoder)?;
         self.checks(&mut encoder)?;
+        self.check_stores(&mut encoder)?;
         self.table(&mut encoder)?;
         self.upstreams(&mut encoder)?;
         self.process(&mut encoder)
@@ -310,7 +337,7 @@ impl Process {
 #[cfg(test)]
 mod tests {
     use super::super::counters::Outcome;
-    use super::super::metrics::{HandlerGauge, RouteGauge, UpstreamGauge};
+    use super::super::metrics::{CheckGauge, HandlerGauge, RouteGauge, UpstreamGauge};
     use super::super::{Destination, UNMATCHED};
     use super::*;
 
@@ -319,6 +346,13 @@ mod tests {
             upstreams: vec![UpstreamGauge { name: "php".to_owned(), in_use: 3, idle: 1, waiting: 2 }],
             handlers: vec![HandlerGauge { name: "users".to_owned(), stalls: 4 }],
             routes: vec![RouteGauge { name: "order".to_owned(), serve: "new" }],
+            checks: vec![CheckGauge {
+                name: "login".to_owned(),
+                store_up: true,
+                operations: vec![("hit", 9)],
+                seconds: 0.5,
+                cache: Some((20, 10)),
+            }],
             generation: 7,
             reloads_accepted: 6,
             reloads_rejected: 1,
@@ -342,6 +376,7 @@ mod tests {
         php.cell(0).unwrap().failed("connect");
         let login = telemetry.check("order", "login");
         login.refused(0, "expired");
+        login.compared(0, "refuse", false);
         telemetry.metrics(gauges(), format).unwrap()
     }
 

@@ -84,6 +84,16 @@ metrics! {
         "Bytes of response bodies sent";
     CHECK_REFUSED = Counter "strangler_check_refused_total" ["route", "check", "reason"]
         "Requests that a check refused, by reason";
+    CHECK_PARITY = Counter "strangler_check_parity_total" ["route", "check", "edge", "legacy"]
+        "Requests on which the check's verdict (edge: pass, refuse, undecided) was compared with the legacy side's (pass, refuse)";
+    CHECK_STORE_OPERATIONS = Counter "strangler_check_store_operations_total" ["check", "result"]
+        "Operations on the check's store, by result: hit, miss (read), done (written), error, timeout, rejected (not tried)";
+    CHECK_STORE_SECONDS = Counter "strangler_check_store_seconds_total" ["check"]
+        "How long all operations on the check's store took together";
+    CHECK_STORE_UP = Gauge "strangler_check_store_up" ["check"]
+        "1 while the check's store is asked, 0 while it is taken for down and only probed";
+    CHECK_CACHE = Counter "strangler_check_cache_total" ["check", "result"]
+        "Sessions that were remembered (hit) or had to be read (miss)";
     SERVE = Gauge "strangler_route_serve" ["route", "serve"]
         "1 for the serve in force, 0 for the other";
     GENERATION = Gauge "strangler_config_generation" []
@@ -127,6 +137,7 @@ pub(crate) struct Gauges {
     pub(crate) upstreams: Vec<UpstreamGauge>,
     pub(crate) handlers: Vec<HandlerGauge>,
     pub(crate) routes: Vec<RouteGauge>,
+    pub(crate) checks: Vec<CheckGauge>,
     pub(crate) generation: u64,
     pub(crate) reloads_accepted: u64,
     pub(crate) reloads_rejected: u64,
@@ -146,6 +157,18 @@ pub(crate) struct UpstreamGauge {
 pub(crate) struct HandlerGauge {
     pub(crate) name: String,
     pub(crate) stalls: u64,
+}
+
+/// How a check gets on with its store.
+#[derive(Clone, Debug)]
+pub(crate) struct CheckGauge {
+    pub(crate) name: String,
+    pub(crate) store_up: bool,
+    /// By result.
+    pub(crate) operations: Vec<(&'static str, u64)>,
+    pub(crate) seconds: f64,
+    /// Hits and misses of its own memory, where it has one.
+    pub(crate) cache: Option<(u64, u64)>,
 }
 
 /// Who serves a route.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request};
 use axum::http::{HeaderMap, Method, Response, StatusCode, Uri, header};
@@ -13,6 +13,7 @@ use axum::response::IntoResponse;
 use axum::routing::{any, get};
 use futures_util::stream;
 use serde_json::json;
+use strangler::Identity;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn main() -> std::process::ExitCode {
@@ -27,7 +28,13 @@ fn main() -> std::process::ExitCode {
         .main()
 }
 
-async fn hello(method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> impl IntoResponse {
+async fn hello(
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    identity: Option<Extension<Identity>>,
+    body: Bytes,
+) -> impl IntoResponse {
     let headers: Vec<(String, String)> = headers
         .iter()
         .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
@@ -36,6 +43,8 @@ async fn hello(method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> imp
         "method": method.as_str(),
         "uri": uri.to_string(),
         "headers": headers,
+        "user": identity.as_ref().and_then(|identity| identity.user()),
+        "roles": identity.iter().flat_map(|identity| identity.values("roles")).collect::<Vec<_>>(),
         "body": String::from_utf8_lossy(&body),
     }))
 }

@@ -11,25 +11,64 @@ use super::{eventually, free_port, temp_dir};
 /// A running Redis.
 #[derive(Debug)]
 pub struct Redis {
-    _process: Process,
+    process: Process,
     _dir: TempDir,
     port: u16,
 }
 
 /// Starts it without persistence.
 pub async fn redis() -> Redis {
+    redis_with(&[]).await
+}
+
+/// The same with further settings.
+pub async fn redis_with(settings: &[&str]) -> Redis {
     let dir = temp_dir("redis");
     let port = free_port();
     let mut command = Command::new("redis-server");
     command.arg("--port").arg(port.to_string()).args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-    command.arg("--dir").arg(dir.path());
+    command.arg("--dir").arg(dir.path()).args(settings);
     let process = Process::start("redis-server", &command, &dir.path().join("redis.out"), None, Signal::KILL);
-    let redis = Redis { _process: process, _dir: dir, port };
-    eventually("Redis answers", || async { (redis.command(&["PING"]).trim() == "PONG").then_some(()) }).await;
+    let redis = Redis { process, _dir: dir, port };
+    redis.until_it_answers().await;
     redis
 }
 
+/// Starts a Sentinel that watches a Redis under the name `shop` and decides alone.
+pub async fn sentinel(of: &Redis) -> Redis {
+    let dir = temp_dir("sentinel");
+    let port = free_port();
+    let conf = dir.path().join("sentinel.conf");
+    let settings = format!(
+        "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor shop 127.0.0.1 {} 1\nsentinel down-after-milliseconds shop 300\n\
+         sentinel failover-timeout shop 3000\n",
+        dir.path().display(),
+        of.port
+    );
+    std::fs::write(&conf, settings).expect("its settings");
+    let mut command = Command::new("redis-server");
+    command.arg(&conf).arg("--sentinel");
+    let process = Process::start("sentinel", &command, &dir.path().join("sentinel.out"), None, Signal::KILL);
+    let sentinel = Redis { process, _dir: dir, port };
+    sentinel.until_it_answers().await;
+    sentinel
+}
+
 impl Redis {
+    async fn until_it_answers(&self) {
+        eventually("Redis answers", || async { (self.command(&["PING"]).trim() == "PONG").then_some(()) }).await;
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Stops it where it is, or lets it go on.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
     /// Host and port.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)

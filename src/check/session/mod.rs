@@ -1,5 +1,273 @@
-//! Sessions that PHP made, read at the edge.
+//! The check `session`: a login that the application keeps, read where it is kept.
+//!
+//! A token of the request names a session, a store holds it, a format tells the fields of it that
+//! were asked for; one of them is the user, and without a user nobody is logged in. The edge never
+//! lets in whom PHP would not: what cannot be read beyond doubt is left to PHP to decide. Nothing is
+//! ever written for having been read, and no lock of PHP's is waited for.
 
+mod cache;
 pub mod format;
 #[cfg_attr(not(test), expect(dead_code, reason = "no check has a preset yet"))]
 pub(crate) mod preset;
+mod token;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ::http::header::LOCATION;
+use ::http::{HeaderMap, HeaderName, Response, StatusCode};
+use bytes::Bytes;
+
+use self::cache::Cache;
+use self::format::{FieldPath, Format, Value, Wanted};
+pub(crate) use self::token::TokenPlace;
+use super::identity::Untellable;
+use super::store::{Store, StoreError};
+use super::{Identity, Refused, Verdict};
+use crate::http::{Answer, cookie};
+
+/// What routes.toml says of it, but for the store.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Settings {
+    pub(crate) tokens: Vec<TokenPlace>,
+    /// What comes before the id in a store's key.
+    pub(crate) prefix: String,
+    pub(crate) format: Format,
+    pub(crate) user: FieldPath,
+    pub(crate) fields: Vec<(HeaderName, FieldPath)>,
+    pub(crate) cache: Duration,
+    pub(crate) on_store_down: OnStoreDown,
+    /// Whether a request without a session is refused.
+    pub(crate) required: bool,
+    /// The share of requests, 0 to 1, on which PHP's own verdict is compared with this one.
+    pub(crate) parity: f64,
+    /// Where PHP sends who is not logged in.
+    pub(crate) login: Option<String>,
+}
+
+/// What becomes of requests while the store is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnStoreDown {
+    /// They are refused.
+    Deny,
+    /// The legacy side decides; a route without one refuses.
+    Legacy,
+    /// They pass without an identity.
+    Anonymous,
+}
+
+/// The check.
+#[derive(Debug)]
+pub(crate) struct Session {
+    settings: Settings,
+    /// The user first, then the fields in their order.
+    wanted: Wanted,
+    store: Arc<Store>,
+    cache: Cache,
+}
+
+/// What a store's session says.
+#[derive(Clone, Debug, PartialEq)]
+enum Finding {
+    /// Who is logged in.
+    Known(Identity),
+    /// Nobody is, and why.
+    Nobody(&'static str),
+    /// Only PHP can tell.
+    Unclear,
+}
+
+impl Session {
+    /// `None`: more fields than one reading can look for.
+    pub(crate) fn new(settings: Settings, store: Store) -> Option<Self> {
+        let paths = std::iter::once(&settings.user).chain(settings.fields.iter().map(|(_, path)| path));
+        let wanted = Wanted::new(paths.cloned().collect())?;
+        let cache = Cache::new(settings.cache);
+        Some(Self { settings, wanted, store: Arc::new(store), cache })
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// How often a session was found in memory, and how often it had to be read.
+    pub(crate) fn cache_totals(&self) -> (u64, u64) {
+        self.cache.totals()
+    }
+
+    /// The key under which the store has the session of this id.
+    pub(crate) fn key(&self, id: &str) -> String {
+        [&*self.settings.prefix, id].concat()
+    }
+
+    /// The id of the session that a request names.
+    pub(crate) fn presented(&self, headers: &HeaderMap) -> Option<String> {
+        self.id(headers).ok().flatten().map(Cow::into_owned)
+    }
+
+    /// Nothing is remembered of a session from now on; the next request reads it anew.
+    pub(crate) fn forget(&self, id: &str) {
+        self.cache.end(id, Instant::now());
+    }
+
+    /// An answer is on its way: where it gives the session's cookie or takes it, the session that the request came
+    /// with is another one now, and so is the one it leaves with.
+    pub(crate) fn answered(&self, presented: Option<&str>, headers: &HeaderMap) {
+        let cookies = self.settings.tokens.iter().filter_map(|place| match place {
+            TokenPlace::Cookie(name) => Some(name),
+            TokenPlace::Header(_) => None,
+        });
+        for value in cookies.flat_map(|name| cookie::set(headers, name)) {
+            presented.into_iter().chain(std::str::from_utf8(&value).ok()).for_each(|id| self.forget(id));
+        }
+    }
+
+    /// Whether this request is one of those on which the two verdicts are compared.
+    pub(crate) fn samples_parity(&self) -> bool {
+        self.settings.parity > 0.0 && fastrand::f64() < self.settings.parity
+    }
+
+    /// Whether PHP's answer is that of somebody who is not logged in.
+    pub(crate) fn is_turned_away<B>(&self, answer: &Response<B>) -> bool {
+        match answer.status() {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => true,
+            status if status.is_redirection() => {
+                let to = answer.headers().get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or_default();
+                self.settings.login.as_deref().is_some_and(|login| leads_to(to, login))
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) async fn examine(&self, headers: &HeaderMap) -> Verdict {
+        let id = match self.id(headers) {
+            Ok(Some(id)) => id,
+            Ok(None) if self.settings.required => return refused("missing"),
+            Ok(None) => return Verdict::Pass(None),
+            Err(token::Malformed) => return refused("malformed"),
+        };
+        match self.look_up(&id).await {
+            Ok(Finding::Known(identity)) => Verdict::Pass(Some(identity)),
+            Ok(Finding::Nobody(_)) if !self.settings.required => Verdict::Pass(None),
+            Ok(Finding::Nobody(reason)) => refused(reason),
+            Ok(Finding::Unclear) => Verdict::Legacy(Refused::new(Answer::NotLoggedIn, "unreadable")),
+            Err(StoreError::Unfit) => Verdict::Legacy(Refused::new(Answer::NotLoggedIn, "unreadable")),
+            Err(StoreError::Down) => {
+                let refused = Refused::new(Answer::CheckUnavailable, "store_down");
+                match self.settings.on_store_down {
+                    OnStoreDown::Deny => Verdict::Refuse(refused),
+                    OnStoreDown::Legacy => Verdict::Legacy(refused),
+                    OnStoreDown::Anonymous => Verdict::Pass(None),
+                }
+            }
+        }
+    }
+
+    fn id<'h>(&self, headers: &'h HeaderMap) -> Result<Option<Cow<'h, str>>, token::Malformed> {
+        let Some(token) = token::find(&self.settings.tokens, headers)? else { return Ok(None) };
+        let good = match self.settings.format {
+            Format::Json => token::is_token(&token),
+            _ => token::is_id_of_php(&token),
+        };
+        if good { Ok(Some(token)) } else { Err(token::Malformed) }
+    }
+
+    async fn look_up(&self, id: &str) -> Result<Finding, StoreError> {
+        if let Some(finding) = self.cache.get(id, Instant::now()) {
+            return Ok(finding);
+        }
+        let finding = match self.store.read(&self.key(id)).await? {
+            Some(stored) => self.read(id, &stored),
+            None => Finding::Nobody("unknown"),
+        };
+        self.cache.keep(id, finding.clone(), Instant::now());
+        Ok(finding)
+    }
+
+    /// What the bytes of a session say.
+    fn read(&self, id: &str, stored: &Bytes) -> Finding {
+        let Ok(found) = self.settings.format.read(stored, &self.wanted) else { return Finding::Unclear };
+        let Some(user) = found.get(0).and_then(Value::as_id) else { return Finding::Nobody("no_user") };
+        let mut fields = Vec::with_capacity(self.settings.fields.len());
+        for ((header, _), value) in self.settings.fields.iter().zip(found.iter().skip(1)) {
+            match value.map(told) {
+                Some(Ok(Some(text))) => fields.push((header, text)),
+                Some(Err(Untellable)) => return Finding::Unclear,
+                Some(Ok(None)) | None => {}
+            }
+        }
+        let told = fields.iter().map(|(header, text)| (*header, &**text));
+        match Identity::new(Some(user.as_bytes()), Some(id.as_bytes()), told) {
+            Ok(identity) => Finding::Known(identity),
+            Err(_) => Finding::Unclear,
+        }
+    }
+}
+
+fn refused(reason: &'static str) -> Verdict {
+    Verdict::Refuse(Refused::new(Answer::NotLoggedIn, reason))
+}
+
+/// Whether a redirect leads to this path, on whatever host and with whatever query.
+fn leads_to(location: &str, path: &str) -> bool {
+    let after_host = match location.split_once("://") {
+        Some((_, rest)) => rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/"),
+        None => location,
+    };
+    after_host.split(['?', '#']).next() == Some(path)
+}
+
+/// A field as a header has it: texts and numbers as they are, lists joined by commas; nothing for `null`.
+///
+/// A list with a comma in one of its texts is not told: it would look like another list.
+fn told(value: &Value<'_>) -> Result<Option<Vec<u8>>, Untellable> {
+    Ok(Some(match value {
+        Value::Null => return Ok(None),
+        Value::Bool(truth) => {
+            if *truth {
+                b"1".to_vec()
+            } else {
+                Vec::new()
+            }
+        }
+        Value::Int(number) => number.to_string().into_bytes(),
+        Value::Float(number) => number.to_string().into_bytes(),
+        Value::Text(text) => text.to_vec(),
+        Value::List(values) => {
+            let parts: Vec<Vec<u8>> =
+                values.iter().filter_map(|value| told(value).transpose()).collect::<Result<_, _>>()?;
+            if parts.iter().any(|part| part.contains(&b',')) {
+                return Err(Untellable);
+            }
+            parts.join(&b',')
+        }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_to_the_login_page_is_known_on_any_host() {
+        for location in ["/login", "/login?next=%2F", "https://shop.example/login", "http://a:8080/login#x"] {
+            assert!(leads_to(location, "/login"), "{location}");
+        }
+        for location in ["/logins", "/", "", "https://login", "/a/login"] {
+            assert!(!leads_to(location, "/login"), "{location}");
+        }
+    }
+
+    #[test]
+    fn fields_are_told_as_php_would_print_them() {
+        let list = Value::List(vec![Value::Text(b"admin".into()), Value::Int(7), Value::Null]);
+        assert_eq!(told(&list), Ok(Some(b"admin,7".to_vec())));
+        assert_eq!((told(&Value::Bool(true)), told(&Value::Null)), (Ok(Some(b"1".to_vec())), Ok(None)));
+        assert_eq!(told(&Value::List(vec![Value::Text(b"a,admin".into())])), Err(Untellable));
+    }
+}

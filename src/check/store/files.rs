@@ -154,8 +154,14 @@ mod tests {
         std::fs::write(dir.path().join("a/b/sess_abc"), "user|i:7;").unwrap();
         std::fs::write(dir.path().join("secret"), "x|i:1;").unwrap();
         std::os::unix::fs::symlink(dir.path().join("secret"), dir.path().join("a/b/sess_abd")).unwrap();
-        rustix::fs::mknodat(rustix::fs::CWD, dir.path().join("a/b/sess_abe"), rustix::fs::FileType::Fifo, Mode::RUSR, 0)
-            .unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            dir.path().join("a/b/sess_abe"),
+            rustix::fs::FileType::Fifo,
+            Mode::RUSR,
+            0,
+        )
+        .unwrap();
         let read = async |key: &str| read(&folder, key, place()).await;
         assert_eq!(read("sess_abc").await.unwrap().as_deref(), Some(&b"user|i:7;"[..]));
         assert_eq!(read("sess_abx").await, Ok(None));
@@ -176,7 +182,11 @@ mod tests {
         assert_eq!(text, "a|i:1;");
         flock(&held, FlockOperation::LockExclusive).unwrap();
         assert_eq!(write(&folder, "sess_a", Bytes::new(), place()).await, Err(Failed::Error));
-        assert_eq!(read(&folder, "sess_a", place()).await.unwrap().as_deref(), Some(&b"a|i:1;"[..]), "no lock is needed");
+        assert_eq!(
+            read(&folder, "sess_a", place()).await.unwrap().as_deref(),
+            Some(&b"a|i:1;"[..]),
+            "no lock is needed"
+        );
         delete(&folder, "sess_a", place()).await.unwrap();
         assert_eq!(read(&folder, "sess_a", place()).await, Ok(None));
     }

@@ -141,9 +141,7 @@ mod tests {
         let (memory, now) = (Memory::default(), Instant::now());
         let set: usize = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
-                .map(|_| {
-                    scope.spawn(|| (0..100).filter(|_| memory.set_if_absent("n", HOUR, now).unwrap()).count())
-                })
+                .map(|_| scope.spawn(|| (0..100).filter(|_| memory.set_if_absent("n", HOUR, now).unwrap()).count()))
                 .collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
@@ -155,12 +153,15 @@ mod tests {
     fn it_is_bounded_and_what_expired_makes_room() {
         let (memory, now) = (Memory::default(), Instant::now());
         let value = Bytes::from(vec![0; 64 << 10]);
-        let full = |now| (0..10_000).map(|n| memory.write(&format!("k{n}"), value.clone(), HOUR, now)).any(|w| w.is_err());
+        let full =
+            |now| (0..10_000).map(|n| memory.write(&format!("k{n}"), value.clone(), HOUR, now)).any(|w| w.is_err());
         assert!(full(now));
         assert!(memory.shards.iter().all(|shard| shard.lock().unwrap().bytes <= SHARD_BYTES));
         assert!(memory.write("fresh", value.clone(), HOUR, now + HOUR).is_ok());
         for n in 0..100_000 {
-            memory.set_if_absent(&format!("n{n}"), Duration::from_millis(1), now + HOUR * 2 + Duration::from_millis(n)).unwrap();
+            memory
+                .set_if_absent(&format!("n{n}"), Duration::from_millis(1), now + HOUR * 2 + Duration::from_millis(n))
+                .unwrap();
         }
         let held: usize = memory.shards.iter().map(|shard| shard.lock().unwrap().entries.len()).sum();
         assert!(held < 10_000, "{held} entries are left of what expired");

@@ -147,14 +147,15 @@ impl Store {
 
     /// The value of a key. An empty one is none.
     pub(crate) async fn read(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
-        self.counted(|found: &Option<Bytes>| if found.is_some() { Outcome::Hit } else { Outcome::Miss }, async |place| {
-            match (&self.backend.kind, &self.backend.address) {
+        self.counted(
+            |found: &Option<Bytes>| if found.is_some() { Outcome::Hit } else { Outcome::Miss },
+            async |place| match (&self.backend.kind, &self.backend.address) {
                 (Kind::Memory(memory), _) => Ok(memory.read(key, Instant::now())),
                 (Kind::Redis(redis), _) => redis.read(key).await,
                 (Kind::PhpFiles, Address::PhpFiles(folder)) => files::read(folder, key, place).await,
                 (Kind::PhpFiles, _) => Err(Failed::Error),
-            }
-        })
+            },
+        )
         .await
     }
 
@@ -163,37 +164,46 @@ impl Store {
         if value.len() > LARGEST {
             return Err(StoreError::Unfit);
         }
-        self.counted(|()| Outcome::Done, async |place| match (&self.backend.kind, &self.backend.address) {
-            (Kind::Memory(memory), _) => memory.write(key, value, ttl, Instant::now()),
-            (Kind::Redis(redis), _) => redis.write(key, &value, ttl).await,
-            (Kind::PhpFiles, Address::PhpFiles(folder)) => files::write(folder, key, value, place).await,
-            (Kind::PhpFiles, _) => Err(Failed::Error),
-        })
+        self.counted(
+            |()| Outcome::Done,
+            async |place| match (&self.backend.kind, &self.backend.address) {
+                (Kind::Memory(memory), _) => memory.write(key, value, ttl, Instant::now()),
+                (Kind::Redis(redis), _) => redis.write(key, &value, ttl).await,
+                (Kind::PhpFiles, Address::PhpFiles(folder)) => files::write(folder, key, value, place).await,
+                (Kind::PhpFiles, _) => Err(Failed::Error),
+            },
+        )
         .await
     }
 
     /// Forgets a key, if there is one.
     pub(crate) async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.counted(|()| Outcome::Done, async |place| match (&self.backend.kind, &self.backend.address) {
-            (Kind::Memory(memory), _) => {
-                memory.delete(key);
-                Ok(())
-            }
-            (Kind::Redis(redis), _) => redis.delete(key).await,
-            (Kind::PhpFiles, Address::PhpFiles(folder)) => files::delete(folder, key, place).await,
-            (Kind::PhpFiles, _) => Err(Failed::Error),
-        })
+        self.counted(
+            |()| Outcome::Done,
+            async |place| match (&self.backend.kind, &self.backend.address) {
+                (Kind::Memory(memory), _) => {
+                    memory.delete(key);
+                    Ok(())
+                }
+                (Kind::Redis(redis), _) => redis.delete(key).await,
+                (Kind::PhpFiles, Address::PhpFiles(folder)) => files::delete(folder, key, place).await,
+                (Kind::PhpFiles, _) => Err(Failed::Error),
+            },
+        )
         .await
     }
 
     /// Sets a key that is not there, for as long as `ttl`, and says whether it was not: of all that try, one does it.
     /// Never tried twice: where it fails, nobody knows whether the key is there now. PHP's files cannot do this.
     pub(crate) async fn set_if_absent(&self, key: &str, ttl: Duration) -> Result<bool, StoreError> {
-        self.counted(|_: &bool| Outcome::Done, async |_| match &self.backend.kind {
-            Kind::Memory(memory) => memory.set_if_absent(key, ttl, Instant::now()),
-            Kind::Redis(redis) => redis.set_if_absent(key, ttl).await,
-            Kind::PhpFiles => Err(Failed::Error),
-        })
+        self.counted(
+            |_: &bool| Outcome::Done,
+            async |_| match &self.backend.kind {
+                Kind::Memory(memory) => memory.set_if_absent(key, ttl, Instant::now()),
+                Kind::Redis(redis) => redis.set_if_absent(key, ttl).await,
+                Kind::PhpFiles => Err(Failed::Error),
+            },
+        )
         .await
     }
 

@@ -260,7 +260,9 @@ async fn connect(address: &RedisAddress) -> RedisResult<Opened> {
         .set_response_timeout(None)
         .set_pipeline_buffer_size(IN_FLIGHT);
     let connection = match address.topology() {
-        Topology::Server(info) => client(info.clone(), address)?.get_multiplexed_async_connection_with_config(&config).await?,
+        Topology::Server(info) => {
+            client(info.clone(), address)?.get_multiplexed_async_connection_with_config(&config).await?
+        }
         Topology::Sentinel { sentinels, master, node } => {
             let mut builder = SentinelClientBuilder::new(sentinels.clone(), master, SentinelServerType::Master)?
                 .set_client_to_redis_db(node.db());
@@ -271,7 +273,9 @@ async fn connect(address: &RedisAddress) -> RedisResult<Opened> {
                 builder = builder.set_client_to_redis_password(password);
             }
             if address.is_tls() {
-                builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure).set_client_to_sentinel_tls_mode(TlsMode::Secure);
+                builder = builder
+                    .set_client_to_redis_tls_mode(TlsMode::Secure)
+                    .set_client_to_sentinel_tls_mode(TlsMode::Secure);
             }
             if let Some(certificates) = address.certificates() {
                 builder = builder

@@ -1,0 +1,118 @@
+//! `[check.NAME]` with `kind = "session"`.
+
+use ::http::HeaderName;
+
+use super::reader::{Reader, Value, boolean, duration_or_zero, one_of, one_or_list, text};
+use super::store;
+use crate::check::field_header;
+use crate::check::session::format::{FieldPath, Format, Wanted};
+use crate::check::session::{OnStoreDown, Session, Settings, TokenPlace};
+use crate::check::store::{Address, Store};
+
+/// What the file says of it, and where its store is.
+pub(super) fn settings(reader: &Reader<'_>) -> Option<(Settings, Address)> {
+    let address = store::address(reader, "store");
+    let tokens = reader.get("token", one_or_list(token));
+    let prefix = reader.given("prefix", |value| Some(value.as_str()?.to_owned()));
+    let format = reader.get("format", one_of(&Format::NAMES));
+    let user = reader.get("user", field);
+    let fields = fields(reader);
+    let cache = reader.get("cache", duration_or_zero);
+    let downs = [("legacy", OnStoreDown::Legacy), ("deny", OnStoreDown::Deny), ("anonymous", OnStoreDown::Anonymous)];
+    let on_store_down = reader.get("on_store_down", one_of(&downs));
+    let required = reader.get("required", boolean);
+    let parity = reader.get("parity", share);
+    let login = match reader.given("login", login) {
+        Some(login) => Some(login?),
+        None => None,
+    };
+    let address = address?;
+    let usual = if matches!(address, Address::PhpFiles(_)) { "sess_" } else { "strangler:session:" };
+    let settings = Settings {
+        tokens: tokens?,
+        prefix: prefix.unwrap_or_else(|| Some(usual.to_owned()))?,
+        format: format?,
+        user: user?,
+        fields: fields?,
+        cache: cache?,
+        on_store_down: on_store_down?,
+        required: required?,
+        parity: parity?,
+        login,
+    };
+    Some((settings, address))
+}
+
+pub(super) fn check(reader: &Reader<'_>, settings: Settings, store: Store) -> Option<Session> {
+    let made = Session::new(settings, store);
+    if made.is_none() {
+        reader.sheet.fault(
+            reader.span_of("fields"),
+            "there are too many fields",
+            format!("name less than {}", Wanted::MAX),
+        );
+    }
+    made
+}
+
+fn token(value: &Value<'_>) -> Option<TokenPlace> {
+    let written = text(value)?;
+    let place = match written.split_once(':') {
+        Some(("header", name)) => HeaderName::from_bytes(name.as_bytes()).ok().map(TokenPlace::Header),
+        Some(("cookie", name)) if is_cookie_name(name) => Some(TokenPlace::Cookie(name.to_owned())),
+        _ => None,
+    };
+    if place.is_none() {
+        value.fault(format!("\"{written}\" is no place of a token"), "write \"header:NAME\" or \"cookie:NAME\"");
+    }
+    place
+}
+
+fn is_cookie_name(name: &str) -> bool {
+    // What PHP would fold into another name could never be sent to it under this one.
+    !name.is_empty()
+        && name.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'=' | b';' | b',' | b'.' | b'[' | b'%'))
+}
+
+fn field(value: &Value<'_>) -> Option<FieldPath> {
+    let written = text(value)?;
+    FieldPath::dotted(&written).map_err(|fault| value.fault(format!("\"{written}\": {fault}"), "")).ok()
+}
+
+fn fields(reader: &Reader<'_>) -> Option<Vec<(HeaderName, FieldPath)>> {
+    let read = reader.names("fields").into_iter().map(|(name, node)| {
+        let header = field_header(name.get_ref());
+        if header.is_none() {
+            let message = format!("\"{}\" cannot name a field", name.get_ref());
+            reader.sheet.fault(
+                name.span(),
+                message,
+                "use letters, digits, \"-\" and \"_\", and not user, session or side",
+            );
+        }
+        let path = field(&Value { sheet: reader.sheet, key: "fields", node });
+        Some((header?, path?))
+    });
+    // All of them are read, so that all faults are found.
+    read.collect::<Vec<_>>().into_iter().collect()
+}
+
+/// `"1%"` as 0.01.
+fn share(value: &Value<'_>) -> Option<f64> {
+    let written = text(value)?;
+    let percent = written.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+    let share = percent.filter(|percent| (0.0..=100.0).contains(percent)).map(|percent| percent / 100.0);
+    if share.is_none() {
+        value.fault(format!("\"{written}\" is no share"), "write one like \"1%\"");
+    }
+    share
+}
+
+fn login(value: &Value<'_>) -> Option<String> {
+    let written = text(value)?;
+    if !written.starts_with('/') {
+        value.fault(format!("\"{written}\" is no path"), format!("write \"/{written}\""));
+        return None;
+    }
+    Some(written)
+}
