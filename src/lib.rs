@@ -49,6 +49,26 @@ pub mod protocol {
     pub use crate::upstream::fastcgi::{record, reply};
 }
 
+/// What a handler needs for users of WeChat's mini programs, who logged in by the built-in handler `wechat-login`.
+///
+/// ```
+/// use std::time::Duration;
+/// use axum::{Extension, http::StatusCode};
+/// use strangler::{Identity, wechat};
+///
+/// /// `encryptedData` of a mini program, sent as `iv` and data.
+/// async fn steps(Extension(identity): Extension<Identity>, (iv, data): (String, String)) -> Result<String, StatusCode> {
+///     let login = identity.wechat().ok_or(StatusCode::UNAUTHORIZED)?;
+///     wechat::decrypt(&data, &iv, login.session_key(), login.appid(), Duration::from_secs(300))
+///         .map_err(|_| StatusCode::UNPROCESSABLE_ENTITY)
+/// }
+/// ```
+pub mod wechat {
+    pub use crate::check::wechat::{
+        Client, DecryptError, Login, SessionKeyError, check_signature, decrypt, session_key_signature,
+    };
+}
+
 pub use crate::check::Identity;
 
 use std::collections::BTreeMap;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::wechat::Login;
+
 pub(crate) const X_STRANGLER_USER: HeaderName = HeaderName::from_static("x-strangler-user");
 pub(crate) const X_STRANGLER_SESSION: HeaderName = HeaderName::from_static("x-strangler-session");
 
@@ -31,6 +33,8 @@ struct Known {
     user: Option<HeaderValue>,
     session: Option<HeaderValue>,
     fields: Vec<(HeaderName, HeaderValue)>,
+    /// Told to handlers only.
+    wechat: Option<Login>,
 }
 
 /// What was found cannot be told in a header: a control character in a value, or an unheard-of length.
@@ -66,6 +70,14 @@ impl Identity {
         self.field(name).into_iter().flat_map(|joined| joined.split(','))
     }
 
+    /// Who the caller is at WeChat, and the `session_key`: of a caller who logged in by the handler `wechat-login`.
+    ///
+    /// It was read from the store of sessions, together with the session itself; upstreams are not told.
+    #[must_use]
+    pub fn wechat(&self) -> Option<&Login> {
+        self.0.wechat.as_ref()
+    }
+
     /// An identity of a user, a session and further fields by name.
     pub(crate) fn new<'f>(
         user: Option<&[u8]>,
@@ -77,7 +89,15 @@ impl Identity {
             user: user.map(header).transpose()?,
             session: session.map(secret).transpose()?,
             fields: fields.collect::<Result<_, Untellable>>()?,
+            wechat: None,
         })))
+    }
+
+    /// The same, known at WeChat as well.
+    pub(crate) fn known_at_wechat(self, login: Login) -> Self {
+        let mut known = Arc::unwrap_or_clone(self.0);
+        known.wechat = Some(login);
+        Self(Arc::new(known))
     }
 
     /// What two checks found: of what both know, the first one's.
@@ -85,6 +105,7 @@ impl Identity {
         let mut known = Arc::unwrap_or_clone(self.0);
         known.user = known.user.or_else(|| other.0.user.clone());
         known.session = known.session.or_else(|| other.0.session.clone());
+        known.wechat = known.wechat.or_else(|| other.0.wechat.clone());
         let more: Vec<_> = other
             .0
             .fields

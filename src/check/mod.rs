@@ -7,11 +7,11 @@
 //! one of the gateway's own answers: why a request was refused is for the log alone.
 
 mod address;
-#[cfg_attr(not(test), expect(dead_code, reason = "asked by the checks that come next"))]
-mod fetch;
+pub(crate) mod fetch;
 mod identity;
 pub(crate) mod session;
 pub(crate) mod store;
+pub(crate) mod wechat;
 
 use ::http::{HeaderValue, request};
 use tokio::time::Instant;

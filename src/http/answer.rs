@@ -51,14 +51,20 @@ answers! {
     BadBody = 400, 3, "bad request body";
     /// `Transfer-Encoding` other than a single `chunked`, or one in HTTP/1.0.
     BadFraming = 400, 4, "bad message framing";
+    /// A login without a code: the body is to be `{"code": "…"}`.
+    NoCode = 400, 5, "no login code";
     /// A check found no session of a logged-in user, or one that is over.
     NotLoggedIn = 401, 1, "session expired";
     /// The request is not signed, or not as it must be. Which step failed is in the access log.
     SignatureRefused = 401, 2, "signature refused";
     /// The request's token is missing, over, or not from whom it must be.
     TokenRefused = 401, 3, "token refused";
+    /// The code of a login is not valid, too old, or has been used: the mini program calls `wx.login()` for another.
+    CodeRefused = 401, 4, "login code not valid";
     /// A check refuses the caller.
     Forbidden = 403, 1, "forbidden";
+    /// WeChat holds the user to be a risk and does not let them log in.
+    LoginRefused = 403, 2, "login refused";
     /// No route matches host and path.
     NoRoute = 404, 1, "not found";
     /// The route's side has no such file, or one that is never served.
@@ -85,6 +91,8 @@ answers! {
     HandlerPanicked = 500, 1, "internal error";
     /// The gateway could not do its own part (a temporary file, a descriptor). The cause is in the log.
     Internal = 500, 2, "internal error";
+    /// WeChat does not accept what the gateway is configured with (`appid`, `secret`, `user`): nobody can log in. The cause is in the log.
+    LoginMisconfigured = 500, 3, "login not possible";
     /// `Transfer-Encoding` names a coding the gateway does not speak.
     CodingNotImplemented = 501, 1, "transfer coding not implemented";
     /// `CONNECT` and `TRACE` are never served, whatever the path.
@@ -105,6 +113,8 @@ answers! {
     SpoolFull = 503, 4, "no room for the request body";
     /// A check cannot be made now: what it asks (a store of sessions, an authority) is down or too slow.
     CheckUnavailable = 503, 5, "cannot be checked now";
+    /// WeChat is busy, asked too often, or does not answer. The same code may be sent again, a little later.
+    LoginUnavailable = 503, 6, "login not possible now";
     /// The answer's head did not come in time (`first_byte`).
     FirstByteTimeout = 504, 1, "upstream too slow";
     /// The route's `timeout` passed.
