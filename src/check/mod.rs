@@ -13,7 +13,10 @@ pub(crate) mod session;
 pub(crate) mod store;
 pub(crate) mod wechat;
 
-use ::http::{HeaderValue, request};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::{HeaderMap, HeaderValue, request};
 use tokio::time::Instant;
 
 pub(crate) use self::address::Address;
@@ -21,7 +24,7 @@ pub use self::identity::Identity;
 pub(crate) use self::identity::field_header;
 pub(crate) use self::session::Session;
 pub(crate) use self::store::Store;
-use crate::http::{Answer, CanonicalPath, Client, Host, RequestBody};
+use crate::http::{Answer, BoxError, CanonicalPath, Client, Host, RequestBody};
 
 /// What a check sees of a request.
 #[derive(Debug)]
@@ -127,7 +130,35 @@ impl Check {
     }
 }
 
+/// Logins begin and end sessions in the store of a session check. No other kind has any.
+impl wechat::Sessions for Arc<Check> {
+    fn presented(&self, _headers: &HeaderMap) -> Option<String> {
+        match &self.kind {
+            Kind::Address(_) => None,
+        }
+    }
+
+    async fn begin(&self, _id: &str, _user: &str, _login: &wechat::Login, _ttl: Duration) -> Result<(), BoxError> {
+        match &self.kind {
+            Kind::Address(_) => Err("the check has no store".into()),
+        }
+    }
+
+    async fn end(&self, _id: &str) -> Result<(), BoxError> {
+        match &self.kind {
+            Kind::Address(_) => Err("the check has no store".into()),
+        }
+    }
+}
+
 impl Kind {
+    /// Whether there is a store of sessions, for logins to begin some.
+    pub(crate) fn has_sessions(&self) -> bool {
+        match self {
+            Self::Address(_) => false,
+        }
+    }
+
     /// The word in routes.toml.
     pub(crate) fn word(&self) -> &'static str {
         match self {

@@ -12,6 +12,7 @@ mod edge;
 mod fault;
 mod flip;
 mod fpm;
+mod handler;
 mod reader;
 mod routes;
 mod session;
@@ -128,7 +129,8 @@ fn read_sheet(sheet: &Sheet<'_>, text: &str, known: &Known<'_>) -> Option<(Route
     let (edge, workers, access_log) = edge::server(&file);
     let upstreams = upstream::upstreams(&file, known.previous);
     let checks = check::checks(&file, known.previous);
-    let table = routes::table(&file, edge, &upstreams, &checks, known)?;
+    let handlers = handler::handlers(&file, &checks, known.previous);
+    let table = routes::table(&file, edge, &upstreams, &checks, &handlers, known)?;
     Some((table, Fixed { listen, workers, access_log }))
 }
 

@@ -15,6 +15,7 @@ use toml::de::DeValue;
 use super::Known;
 use super::check::Checks;
 use super::fault::{did_you_mean, nearest};
+use super::handler::{self, Handlers};
 use super::reader::{Reader, Value, boolean, duration, list, not_yet, one_or_list, size, text, twice};
 use super::upstream::Upstreams;
 use crate::check::Check;
@@ -61,6 +62,7 @@ struct Names<'a> {
     known: &'a Known<'a>,
     upstreams: &'a Upstreams,
     checks: &'a Checks,
+    handlers: &'a Handlers,
     /// The routes in force: who serves, and since when.
     before: HashMap<&'a str, (Serve, SystemTime)>,
 }
@@ -77,11 +79,12 @@ pub(super) fn table(
     edge: Edge,
     upstreams: &Upstreams,
     checks: &Checks,
+    handlers: &Handlers,
     known: &Known<'_>,
 ) -> Option<RouteTable> {
     let running = known.previous.map(|table| &table.routes).into_iter().flatten();
     let before = running.map(|route| (&*route.name, (route.serve, route.since))).collect();
-    let names = Names { known, upstreams, checks, before };
+    let names = Names { known, upstreams, checks, handlers, before };
     names.examine(file);
     let defaults = file.table("defaults").map(|reader| names.defaults(&reader)).unwrap_or_default();
     let mut drafts = Vec::new();
@@ -108,7 +111,7 @@ pub(super) fn table(
             .fault_of_file("there is no [[route]]: nothing would be served", "add [[route]] with path = \"/{*rest}\"");
     }
     same_names(file, &drafts);
-    unused(file, &drafts, upstreams, checks);
+    unused(file, &drafts, upstreams, checks, handlers);
     build(file, edge, drafts)
 }
 
@@ -159,7 +162,7 @@ fn suggestion(route: &Route) -> String {
     words.join("-")
 }
 
-fn unused(file: &Reader<'_>, drafts: &[Draft], upstreams: &Upstreams, checks: &Checks) {
+fn unused(file: &Reader<'_>, drafts: &[Draft], upstreams: &Upstreams, checks: &Checks, handlers: &Handlers) {
     let uses = |name: &str| {
         let mut places = drafts.iter().flat_map(|draft| draft.route.legacy().into_iter().chain(draft.route.new_side()));
         places.any(|place| place.target.name() == name)
@@ -167,6 +170,11 @@ fn unused(file: &Reader<'_>, drafts: &[Draft], upstreams: &Upstreams, checks: &C
     for (name, upstream) in upstreams {
         if upstream.target.is_some() && !uses(name) {
             file.sheet.warn(&upstream.span, format!("no route names the upstream \"{name}\""));
+        }
+    }
+    for (name, configured) in handlers {
+        if configured.handler.is_some() && !uses(name) {
+            file.sheet.warn(&configured.span, format!("no route names the handler \"{name}\""));
         }
     }
     let demands = |name: &str| {
@@ -187,6 +195,12 @@ impl Names<'_> {
             if self.known.handlers.contains_key(name) {
                 let message = format!("\"{name}\" is the name of a handler compiled in");
                 file.sheet.fault(upstream.span.clone(), message, "give the upstream another name");
+            }
+        }
+        for (name, configured) in self.handlers {
+            if self.known.handlers.contains_key(name) || self.upstreams.contains_key(name) {
+                let message = format!("\"{name}\" is a built-in handler, and so cannot name another side");
+                file.sheet.fault(configured.span.clone(), message, "give that one another name");
             }
         }
     }
@@ -257,10 +271,17 @@ impl Names<'_> {
     /// The place that a side's name stands for.
     fn place(&self, value: &Value<'_>) -> Option<Place> {
         let name = text(value)?;
-        let target = match (self.upstreams.get(&name), self.known.handlers.get(&name)) {
-            (Some(upstream), _) => upstream.target.clone()?,
-            (None, Some(handler)) => Target::Handler(Arc::clone(handler)),
-            (None, None) => {
+        let compiled_in = self.known.handlers.get(&name);
+        let target = match (self.upstreams.get(&name), self.handlers.get(&name), compiled_in) {
+            (Some(upstream), ..) => upstream.target.clone()?,
+            (None, Some(configured), _) => Target::Handler(configured.handler.clone()?),
+            (None, None, Some(handler)) => Target::Handler(Arc::clone(handler)),
+            (None, None, None) if name == handler::WECHAT_LOGIN => {
+                let message = format!("the handler \"{name}\" has no settings");
+                value.fault(message, format!("add [handler.{name}] with session, appid and secret"));
+                return None;
+            }
+            (None, None, None) => {
                 let names = self.upstreams.keys().chain(self.known.handlers.keys()).map(String::as_str);
                 let remedy = did_you_mean(&name, names).unwrap_or_else(|| self.choice(&name));
                 let message = match value.key {

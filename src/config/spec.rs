@@ -115,6 +115,7 @@ pub(super) static FILE: Section = Section {
         section("listen", &[&LISTEN], "Where the gateway listens."),
         section("server", &[&SERVER], "The edge: workers, trusted proxies, limits and deadlines of clients."),
         section("upstream", &[&PHP, &HTTP], "Named things outside the process that can serve a side."),
+        section("handler", &[&WECHAT_LOGIN], "What built-in handlers need to know."),
         section("defaults", &[&DEFAULTS], "What every route inherits."),
         section("route", &[&ROUTE], "One rule each: what it matches, its two sides, who serves."),
         section("group", &[&GROUP], "Routes under one prefix that share what the group says."),
@@ -359,6 +360,33 @@ pub(super) static HTTP: Section = Section {
             "The `Host` that the service is sent: the client's, or always this one.",
         ),
         later("health", "health", "health probing is"),
+    ]],
+};
+
+pub(super) static WECHAT_LOGIN: Section = Section {
+    title: "[handler.wechat-login]",
+    meaning: "The built-in handler that logs in users of a WeChat mini program, [guide](../guide/wechat.md). A route names \
+              it with `new = \"wechat-login\"`.",
+    keys: &[&[
+        value("session", "name", Default::Required, "The session check in whose store logins begin sessions."),
+        value("appid", STRING, Default::Required, "The mini program's."),
+        value(
+            "secret",
+            "`{ env = \"NAME\" }` or `{ file = \"path\" }`",
+            Default::Required,
+            "The mini program's AppSecret.",
+        ),
+        value("api", "address", Default::Value("\"https://api.weixin.qq.com\""), "Where WeChat is asked."),
+        value("connect", DURATION, Default::Value("\"1s\""), "How long connecting to WeChat may take."),
+        value("timeout", DURATION, Default::Value("\"3s\""), "How long WeChat may take in all."),
+        value(
+            "user",
+            "`\"openid\"` or `\"unionid\"`",
+            Default::Value("\"openid\""),
+            "Who the user is: in this mini program, or in all applications of its owner.",
+        ),
+        value("idle", DURATION, Default::Value("\"2h\""), "How long a session lives unused."),
+        value("lifetime", DURATION, Default::Value("\"30d\""), "How long a session lives, however much it is used."),
     ]],
 };
 

@@ -10,6 +10,7 @@
 mod blocking;
 mod watch;
 
+use std::any::Any;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -56,6 +57,7 @@ pub(crate) struct Handler {
     watch: Arc<Watch>,
     installed: OnceLock<Installed>,
     warnings: Warnings,
+    settings: Option<Box<dyn Any + Send + Sync>>,
 }
 
 enum Installed {
@@ -78,7 +80,18 @@ impl Handler {
             watch: Arc::new(Watch::new(name, kind)),
             installed: OnceLock::new(),
             warnings: Warnings::default(),
+            settings: None,
         }
+    }
+
+    /// A handler that the file describes: the next table takes it over where it describes it in the same way.
+    pub(crate) fn configured(name: &str, settings: impl Any + Send + Sync) -> Self {
+        Self { settings: Some(Box::new(settings)), ..Self::new(name) }
+    }
+
+    /// How the file describes it, if it does and in such terms.
+    pub(crate) fn settings<T: Any>(&self) -> Option<&T> {
+        self.settings.as_ref()?.downcast_ref()
     }
 
     /// A handler that runs on the workers.

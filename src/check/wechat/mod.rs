@@ -48,8 +48,8 @@ const METHODS: HeaderValue = HeaderValue::from_static("POST, DELETE");
 
 /// Where the sessions of logins are kept.
 pub(crate) trait Sessions: Send + Sync + 'static {
-    /// The token that a request carries, where it carries one.
-    fn presented<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str>;
+    /// The id of the session whose token a request carries, where it carries one. It may be a session of PHP's.
+    fn presented(&self, headers: &HeaderMap) -> Option<String>;
 
     /// Begins the session of a user under an id that nobody has yet.
     fn begin(&self, id: &str, user: &str, login: &Login, ttl: Duration) -> impl Future<Output = Result<(), BoxError>>;
@@ -140,7 +140,7 @@ impl<S: Sessions> Inner<S> {
 
     /// `POST`: a code for a token.
     async fn log_in(&self, head: &request::Parts, body: Body) -> Result<Response<Body>, Answer> {
-        let former = self.sessions.presented(&head.headers).and_then(id_of);
+        let former = self.sessions.presented(&head.headers).filter(|id| is_id(id));
         let code = code(body).await?;
         let token = match self.flights.board(&code, Instant::now()) {
             Boarding::Lead(flight) => {
@@ -205,7 +205,7 @@ impl<S: Sessions> Inner<S> {
 
     /// `DELETE`: the token is worth nothing any more.
     async fn log_out(&self, head: &request::Parts) -> Result<Response<Body>, Answer> {
-        let id = self.sessions.presented(&head.headers).and_then(id_of).ok_or(Answer::NotLoggedIn)?;
+        let id = self.sessions.presented(&head.headers).filter(|id| is_id(id)).ok_or(Answer::NotLoggedIn)?;
         self.sessions.end(&id).await.map_err(|error| {
             tracing::warn!(request_id = request_id(head), %error, "a session was not ended");
             Answer::CheckUnavailable

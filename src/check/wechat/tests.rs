@@ -96,8 +96,9 @@ impl Kept {
 }
 
 impl Sessions for Kept {
-    fn presented<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str> {
-        headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+    fn presented(&self, headers: &HeaderMap) -> Option<String> {
+        let token = headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")?;
+        Some(id_of(token).unwrap_or_else(|| token.to_owned()))
     }
 
     async fn begin(&self, id: &str, user: &str, login: &Login, ttl: Duration) -> Result<(), BoxError> {

@@ -22,7 +22,7 @@ pub(super) fn new() -> Result<String, getrandom::Error> {
     Ok(format!("{TOKEN}{}", URL_SAFE_NO_PAD.encode(bits)))
 }
 
-/// The id of a token; `None`: it is no token of a login, but perhaps an id of PHP's.
+/// The id of the session of a token; `None`: it is no token of a login, but perhaps an id of PHP's.
 pub(crate) fn id_of(token: &str) -> Option<String> {
     let random = token.strip_prefix(TOKEN)?;
     let good = random.len() == LETTERS && random.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
