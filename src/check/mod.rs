@@ -132,31 +132,28 @@ impl Check {
 
 /// Logins begin and end sessions in the store of a session check. No other kind has any.
 impl wechat::Sessions for Arc<Check> {
-    fn presented(&self, _headers: &HeaderMap) -> Option<String> {
-        match &self.kind {
-            Kind::Address(_) => None,
-        }
+    fn presented(&self, headers: &HeaderMap) -> Option<String> {
+        self.session().and_then(|session| session.presented(headers))
     }
 
-    async fn begin(&self, _id: &str, _user: &str, _login: &wechat::Login, _ttl: Duration) -> Result<(), BoxError> {
-        match &self.kind {
-            Kind::Address(_) => Err("the check has no store".into()),
-        }
+    async fn begin(&self, id: &str, user: &str, login: &wechat::Login, ttl: Duration) -> Result<(), BoxError> {
+        let session = self.session().ok_or("the check has no store")?;
+        let data = login.write(session.settings().format, &session.settings().user, user)?;
+        Ok(session.store().write(&session.key(id), data.into(), ttl).await?)
     }
 
-    async fn end(&self, _id: &str) -> Result<(), BoxError> {
-        match &self.kind {
-            Kind::Address(_) => Err("the check has no store".into()),
-        }
+    async fn end(&self, id: &str) -> Result<(), BoxError> {
+        let session = self.session().ok_or("the check has no store")?;
+        session.store().delete(&session.key(id)).await?;
+        session.forget(id);
+        Ok(())
     }
 }
 
 impl Kind {
-    /// Whether there is a store of sessions, for logins to begin some.
+    /// Whether a login can begin sessions here: it has to write what the application reads.
     pub(crate) fn has_sessions(&self) -> bool {
-        match self {
-            Self::Address(_) => false,
-        }
+        matches!(self, Self::Session(session) if session.settings().format != session::format::Format::Igbinary)
     }
 
     /// The word in routes.toml.

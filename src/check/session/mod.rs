@@ -13,7 +13,7 @@ mod token;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ::http::header::LOCATION;
 use ::http::{HeaderMap, HeaderName, Response, StatusCode};
@@ -24,6 +24,7 @@ use self::format::{FieldPath, Format, Value, Wanted};
 pub(crate) use self::token::TokenPlace;
 use super::identity::Untellable;
 use super::store::{Store, StoreError};
+use super::wechat::{self, Login, Sliding};
 use super::{Identity, Refused, Verdict};
 use crate::http::{Answer, cookie};
 
@@ -65,6 +66,8 @@ pub(crate) struct Session {
     wanted: Wanted,
     store: Arc<Store>,
     cache: Cache,
+    /// When sessions that the gateway made itself were kept alive.
+    sliding: Sliding,
 }
 
 /// What a store's session says.
@@ -84,7 +87,7 @@ impl Session {
         let paths = std::iter::once(&settings.user).chain(settings.fields.iter().map(|(_, path)| path));
         let wanted = Wanted::new(paths.cloned().collect())?;
         let cache = Cache::new(settings.cache);
-        Some(Self { settings, wanted, store: Arc::new(store), cache })
+        Some(Self { settings, wanted, store: Arc::new(store), cache, sliding: Sliding::default() })
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -170,6 +173,13 @@ impl Session {
 
     fn id<'h>(&self, headers: &'h HeaderMap) -> Result<Option<Cow<'h, str>>, token::Malformed> {
         let Some(token) = token::find(&self.settings.tokens, headers)? else { return Ok(None) };
+        // What a login was given is known to the store by its hash, and nobody may come with the hash itself.
+        if let Some(id) = wechat::id_of(&token) {
+            return Ok(Some(Cow::Owned(id)));
+        }
+        if wechat::is_id(&token) {
+            return Err(token::Malformed);
+        }
         let good = match self.settings.format {
             Format::Json => token::is_token(&token),
             _ => token::is_id_of_php(&token),
@@ -182,11 +192,29 @@ impl Session {
             return Ok(finding);
         }
         let finding = match self.store.read(&self.key(id)).await? {
+            Some(stored) if wechat::is_id(id) => self.read_login(id, &stored).await,
             Some(stored) => self.read(id, &stored),
             None => Finding::Nobody("unknown"),
         };
         self.cache.keep(id, finding.clone(), Instant::now());
         Ok(finding)
+    }
+
+    /// What the session of a login says, which the gateway made and keeps alive itself.
+    async fn read_login(&self, id: &str, stored: &Bytes) -> Finding {
+        let Ok(login) = Login::read(self.settings.format, stored) else { return Finding::Unclear };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let Some((login, ttl)) = login.and_then(|login| login.left(now).map(|ttl| (login, ttl))) else {
+            return Finding::Nobody("expired");
+        };
+        if self.sliding.due(id, ttl, Instant::now()) {
+            // A session that could not be kept alive this time is still one.
+            let _ = self.store.touch(&self.key(id), ttl).await;
+        }
+        match self.read(id, stored) {
+            Finding::Known(identity) => Finding::Known(identity.known_at_wechat(login)),
+            other => other,
+        }
     }
 
     /// What the bytes of a session say.

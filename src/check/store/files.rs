@@ -86,6 +86,20 @@ pub(super) async fn write(folder: &Folder, key: &str, value: Bytes, place: InFli
     written.await?.map_err(|_| Failed::Error)
 }
 
+/// Makes a session look used now, as PHP does with one that a page has read and not changed.
+pub(super) async fn touch(folder: &Folder, key: &str, place: InFlight) -> Result<(), Failed> {
+    let Some(path) = folder.file(key) else { return Ok(()) };
+    let touched = off_worker(move || -> io::Result<()> {
+        let _place = place;
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        File::from(open(&path, flags, Mode::empty())?).set_modified(SystemTime::now())
+    });
+    match touched.await? {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failed::Error),
+        _ => Ok(()),
+    }
+}
+
 pub(super) async fn delete(folder: &Folder, key: &str, place: InFlight) -> Result<(), Failed> {
     let Some(path) = folder.file(key) else { return Ok(()) };
     let deleted = off_worker(move || {

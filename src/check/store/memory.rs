@@ -58,6 +58,13 @@ impl Memory {
         shard.insert(key, value, now + ttl, now)
     }
 
+    pub(super) fn touch(&self, key: &str, ttl: Duration, now: Instant) {
+        let mut shard = self.shard(key);
+        if let Some(held) = shard.as_mut().and_then(|shard| shard.entries.get_mut(key)).filter(|held| held.until > now) {
+            held.until = now + ttl;
+        }
+    }
+
     pub(super) fn delete(&self, key: &str) {
         if let Some(mut shard) = self.shard(key) {
             shard.remove(key);
@@ -132,6 +139,8 @@ mod tests {
         memory.write("a", Bytes::from_static(b"2"), HOUR, now).unwrap();
         assert_eq!(memory.read("a", now).as_deref(), Some(&b"2"[..]));
         assert_eq!((memory.read("a", now + HOUR), memory.read("b", now)), (None, None));
+        memory.touch("a", HOUR * 2, now);
+        assert!(memory.read("a", now + HOUR).is_some());
         memory.delete("a");
         assert_eq!(memory.read("a", now), None);
     }

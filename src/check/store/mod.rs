@@ -176,6 +176,23 @@ impl Store {
         .await
     }
 
+    /// Gives a key `ttl` from now on, if it is there.
+    pub(crate) async fn touch(&self, key: &str, ttl: Duration) -> Result<(), StoreError> {
+        self.counted(
+            |()| Outcome::Done,
+            async |place| match (&self.backend.kind, &self.backend.address) {
+                (Kind::Memory(memory), _) => {
+                    memory.touch(key, ttl, Instant::now());
+                    Ok(())
+                }
+                (Kind::Redis(redis), _) => redis.touch(key, ttl).await,
+                (Kind::PhpFiles, Address::PhpFiles(folder)) => files::touch(folder, key, place).await,
+                (Kind::PhpFiles, _) => Err(Failed::Error),
+            },
+        )
+        .await
+    }
+
     /// Forgets a key, if there is one.
     pub(crate) async fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.counted(

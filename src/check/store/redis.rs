@@ -100,6 +100,12 @@ impl Redis {
         self.run_twice(&command).await
     }
 
+    pub(super) async fn touch(&self, key: &str, ttl: Duration) -> Result<(), Failed> {
+        let mut command = redis::cmd("PEXPIRE");
+        command.arg(key).arg(millis(ttl));
+        self.run_twice(&command).await
+    }
+
     pub(super) async fn delete(&self, key: &str) -> Result<(), Failed> {
         let mut command = redis::cmd("DEL");
         command.arg(key);
