@@ -9,17 +9,21 @@
 //! opens is recorded when the last byte has gone, or when it is dropped, whatever happened.
 //! This file never touches a socket and never looks inside a protocol.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ::http::header::{ACCEPT, ALLOW};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, request};
+use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
 
-use crate::check::{Identity, Session, Subject, Verdict};
+use crate::check::forward::Question;
+use crate::check::{Authority, Identity, Session, Subject, Verdict};
 use crate::http::request_id::{self, X_REQUEST_ID};
-use crate::http::{Answer, Body, CanonicalPath, Client, Host, RequestBody, headers};
+use crate::http::{Answer, Body, CanonicalPath, Client, Host, RequestBody, Timeline, headers};
 use crate::route::{Checked, Edge, Found, LiveTable, Place, Route, RouteTable};
 use crate::telemetry::{Exchange, Recorded, Recorder, Side};
 use crate::upstream::{self, Inbound};
@@ -42,6 +46,8 @@ enum Refusal {
     MethodNotAllowed { allow: String },
     /// The side that was chosen gave no answer.
     Failed(upstream::Error),
+    /// A check refuses it in the words of whom it has asked.
+    Answered(Box<Response<Bytes>>),
 }
 
 impl From<Answer> for Refusal {
@@ -166,7 +172,7 @@ fn compare(compared: &[(&Checked, &'static str)], response: &Response<Body>, exc
     if response.status().is_server_error() {
         return;
     }
-    for (Checked { check, stats }, verdict) in compared {
+    for (Checked { check, stats, .. }, verdict) in compared {
         if let Some(session) = check.session() {
             exchange.compared(stats, verdict, session.is_turned_away(response));
         }
@@ -235,14 +241,19 @@ async fn examine<'t>(
     host: &Host,
     inbound: &mut Inbound,
     exchange: &mut Exchange,
-) -> Result<Examined<'t>, Answer> {
+) -> Result<Examined<'t>, Refusal> {
     let mut identity: Option<Identity> = None;
     let mut examined = Examined::default();
     for checked in &route.checks {
-        let Checked { check, stats } = checked;
+        let Checked { check, stats, authority } = checked;
+        for name in check.owned() {
+            inbound.head.headers.remove(name);
+        }
+        let authority = authority.as_ref().map(|place| Asked { place, exchange });
+        let authority = authority.as_ref().map(|asked| asked as &dyn Authority);
         let Inbound { head, body, path, client, request_id, deadline } = &mut *inbound;
         let mut subject = Subject { head, host, path, client, request_id, body, deadline: *deadline };
-        let verdict = check.examine(&mut subject).await;
+        let verdict = check.examine(&mut subject, authority).await;
         if check.session().is_some_and(Session::samples_parity) && route.choose().0 == Side::Legacy {
             examined.compared.push((checked, verdict.word()));
             if !matches!(verdict, Verdict::Pass(_)) {
@@ -260,7 +271,11 @@ async fn examine<'t>(
             (Verdict::Legacy(_), Some(legacy)) => examined.undecided = Some((Side::Legacy, legacy)),
             (Verdict::Legacy(refused) | Verdict::Refuse(refused), _) => {
                 exchange.refused(stats, refused.reason);
-                return Err(refused.answer);
+                return Err(refused.answer.into());
+            }
+            (Verdict::Answered { response, reason }, _) => {
+                exchange.refused(stats, reason);
+                return Err(Refusal::Answered(response));
             }
         }
     }
@@ -270,6 +285,34 @@ async fn examine<'t>(
         inbound.head.extensions.insert(identity);
     }
     Ok(examined)
+}
+
+/// An upstream whom a check asks, in place of a side.
+struct Asked<'a> {
+    place: &'a Place,
+    exchange: &'a Exchange,
+}
+
+impl Authority for Asked<'_> {
+    fn ask<'a>(&'a self, question: Question) -> Pin<Box<dyn Future<Output = Option<Response<Body>>> + 'a>> {
+        let Question { head, path, client, request_id, deadline } = question;
+        let inbound =
+            Inbound { head, body: RequestBody::empty(), path, client, request_id: request_id.clone(), deadline };
+        let Self { place, exchange } = self;
+        Box::pin(async move {
+            // The exchange's own moments are those of the side.
+            let timeline = Timeline::start(Instant::now());
+            let failed = match place.target.call(inbound, &timeline).await {
+                Ok(response) => return Some(response),
+                Err(error) => error,
+            };
+            place.target.log(&failed, request_id.to_str().unwrap_or_default());
+            if let Some(reason) = failed.reason() {
+                exchange.failed_beside(&place.stats, reason);
+            }
+            None
+        })
+    }
 }
 
 impl Refusal {
@@ -284,13 +327,14 @@ impl Refusal {
             Self::Refused(answer) => *answer,
             Self::MethodNotAllowed { .. } => Answer::MethodNotAllowed,
             Self::Failed(error) => error.answer(),
+            Self::Answered(response) => return passed_on(response.as_ref().clone()),
         };
         let mut response = answer.render(accept, request_id.to_str().unwrap_or_default());
         if let Some(allow) = self.allow() {
             response.headers_mut().insert(ALLOW, allow);
         }
         let reason = match self {
-            Self::Refused(_) | Self::MethodNotAllowed { .. } => None,
+            Self::Refused(_) | Self::MethodNotAllowed { .. } | Self::Answered(_) => None,
             Self::Failed(error) => error.reason(),
         };
         exchange.answered_by_gateway(answer.code(), reason);
@@ -300,11 +344,17 @@ impl Refusal {
     /// The methods that would be served, where it was the method that is not.
     fn allow(&self) -> Option<HeaderValue> {
         match self {
-            Self::Refused(_) => None,
+            Self::Refused(_) | Self::Answered(_) => None,
             Self::MethodNotAllowed { allow } => HeaderValue::from_str(allow).ok(),
             Self::Failed(error) => error.allow(),
         }
     }
+}
+
+/// What somebody behind the gateway answers, as a client may see it.
+fn passed_on(mut response: Response<Bytes>) -> Response<Body> {
+    headers::clean_response(response.headers_mut());
+    response.map(Body::from)
 }
 
 #[cfg(test)]

@@ -13,8 +13,7 @@ use crate::upstream::fastcgi::Connections;
 /// What the table, its upstreams and the reloads are like now. An upstream that no route uses has
 /// no connections and is not told of.
 pub(super) fn of(table: &RouteTable, reloads: &Reloads) -> Gauges {
-    let places = table.routes.iter().flat_map(|route| [route.legacy(), route.new_side()]).flatten();
-    let targets: BTreeMap<&str, &Target> = places.map(|place| (place.target.name(), &place.target)).collect();
+    let targets: BTreeMap<&str, &Target> = table.targets().map(|target| (target.name(), target)).collect();
     let mut gauges = Gauges {
         generation: table.generation,
         reloads_accepted: reloads.accepted,

@@ -8,20 +8,27 @@
 
 mod address;
 pub(crate) mod fetch;
+pub(crate) mod forward;
 mod identity;
+pub(crate) mod jwt;
+mod recent;
 pub(crate) mod session;
 pub(crate) mod store;
+pub(crate) mod token;
 pub(crate) mod wechat;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::{HeaderMap, HeaderValue, request};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Response, request};
+use bytes::Bytes;
 use tokio::time::Instant;
 
 pub(crate) use self::address::Address;
+pub(crate) use self::forward::{Authority, Forward};
 pub use self::identity::Identity;
 pub(crate) use self::identity::field_header;
+pub(crate) use self::jwt::Jwt;
 pub(crate) use self::session::Session;
 pub(crate) use self::store::Store;
 use crate::http::{Answer, BoxError, CanonicalPath, Client, Host, RequestBody};
@@ -51,6 +58,8 @@ pub(crate) enum Verdict {
     Legacy(Refused),
     /// It may not pass.
     Refuse(Refused),
+    /// It may not pass, and the client is told so in the words of whom the check has asked.
+    Answered { response: Box<Response<Bytes>>, reason: &'static str },
 }
 
 impl Verdict {
@@ -58,7 +67,7 @@ impl Verdict {
     pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::Pass(_) => "pass",
-            Self::Refuse(_) => "refuse",
+            Self::Refuse(_) | Self::Answered { .. } => "refuse",
             Self::Legacy(_) => "undecided",
         }
     }
@@ -92,6 +101,10 @@ pub(crate) enum Kind {
     Address(Address),
     /// Whether the client is logged in.
     Session(Box<Session>),
+    /// A signed token.
+    Jwt(Jwt),
+    /// What an authority says.
+    Forward(Forward),
 }
 
 impl Check {
@@ -112,7 +125,7 @@ impl Check {
     pub(crate) fn session(&self) -> Option<&Session> {
         match &self.kind {
             Kind::Session(session) => Some(session),
-            Kind::Address(_) => None,
+            Kind::Address(_) | Kind::Jwt(_) | Kind::Forward(_) => None,
         }
     }
 
@@ -121,11 +134,21 @@ impl Check {
         self.session().map(|session| &**session.store())
     }
 
-    /// Says whether the request may pass.
-    pub(crate) async fn examine(&self, subject: &mut Subject<'_>) -> Verdict {
+    /// The header fields that are this check's to set: what a client sends under these names is removed.
+    pub(crate) fn owned(&self) -> &[HeaderName] {
+        match &self.kind {
+            Kind::Forward(forward) => &forward.settings().copy,
+            Kind::Address(_) | Kind::Session(_) | Kind::Jwt(_) => &[],
+        }
+    }
+
+    /// Says whether the request may pass. `authority` is whom it may ask.
+    pub(crate) async fn examine(&self, subject: &mut Subject<'_>, authority: Option<&dyn Authority>) -> Verdict {
         match &self.kind {
             Kind::Address(address) => address.examine(subject.client.ip),
             Kind::Session(session) => session.examine(&subject.head.headers).await,
+            Kind::Jwt(jwt) => jwt.examine(subject).await,
+            Kind::Forward(forward) => forward.examine(subject, authority).await,
         }
     }
 }
@@ -161,6 +184,8 @@ impl Kind {
         match self {
             Self::Address(_) => "address",
             Self::Session(_) => "session",
+            Self::Jwt(_) => "jwt",
+            Self::Forward(_) => "forward",
         }
     }
 }

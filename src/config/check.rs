@@ -3,17 +3,25 @@
 //! A check whose settings are what they were stays the very same across reloads, with what it
 //! remembers and whom it is connected to; that is decided here, as it is for upstreams.
 
+mod forward;
+mod jwt;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+
+use ::http::HeaderName;
 
 use super::edge::network;
 use super::fault::{Sheet, did_you_mean};
 use super::reader::{Node, Reader, Value, list, text};
 use super::store::Stores;
+use super::upstream::Upstreams;
 use super::{session, spec};
-use crate::check::{Address, Check, Kind};
+use crate::check::token::Place;
+use crate::check::{Address, Check, Forward, Kind};
 use crate::route::RouteTable;
+use crate::upstream::Target;
 
 /// The checks of the file by name.
 pub(super) type Checks = BTreeMap<String, Declared>;
@@ -25,11 +33,13 @@ pub(super) struct Declared {
     pub(super) span: Range<usize>,
     /// `None`: it has faults, which have been noted.
     pub(super) check: Option<Arc<Check>>,
+    /// The upstream that it asks.
+    pub(super) authority: Option<Target>,
 }
 
-pub(super) fn checks(file: &Reader<'_>, previous: Option<&RouteTable>) -> Checks {
+pub(super) fn checks(file: &Reader<'_>, upstreams: &Upstreams, previous: Option<&RouteTable>) -> Checks {
     let sheet = file.sheet;
-    let stores = Stores::of(previous);
+    let context = Context { upstreams, stores: Stores::of(previous) };
     let mut checks = Checks::new();
     for (name, node) in file.names("check") {
         let text = name.get_ref();
@@ -39,10 +49,21 @@ pub(super) fn checks(file: &Reader<'_>, previous: Option<&RouteTable>) -> Checks
         }
         let before = sheet.count();
         let running = previous.into_iter().flat_map(RouteTable::checks).find(|check| check.name() == &**text);
-        let check = check(sheet, text, node, running, &stores).filter(|_| sheet.count() == before);
-        checks.insert(text.to_string(), Declared { span: name.span(), check });
+        let check = check(sheet, text, node, running, &context).filter(|_| sheet.count() == before);
+        let authority = match check.as_ref().map(|check| check.kind()) {
+            Some(Kind::Forward(forward)) => upstreams.get(&forward.settings().upstream),
+            _ => None,
+        };
+        let authority = authority.and_then(|upstream| upstream.target.clone());
+        checks.insert(text.to_string(), Declared { span: name.span(), check, authority });
     }
     checks
+}
+
+/// What checks are made with beside their own keys.
+struct Context<'a> {
+    upstreams: &'a Upstreams,
+    stores: Stores,
 }
 
 fn check<'a>(
@@ -50,7 +71,7 @@ fn check<'a>(
     name: &str,
     node: &'a Node<'a>,
     running: Option<&Arc<Check>>,
-    stores: &Stores,
+    context: &Context<'_>,
 ) -> Option<Arc<Check>> {
     let made = match kind(sheet, name, node)? {
         "address" => {
@@ -67,7 +88,22 @@ fn check<'a>(
                 Some(was) if *was.settings() == settings && *was.store().backend().address() == address => {
                     return running.cloned();
                 }
-                _ => Kind::Session(Box::new(session::check(&reader, settings, stores.store(address))?)),
+                _ => Kind::Session(Box::new(session::check(&reader, settings, context.stores.store(address))?)),
+            }
+        }
+        "jwt" => {
+            let reader = Reader::of_node(sheet, &spec::JWT, node)?;
+            let settings = jwt::settings(&reader)?;
+            match running.map(|running| running.kind()) {
+                Some(Kind::Jwt(was)) if *was.settings() == settings => return running.cloned(),
+                _ => Kind::Jwt(jwt::check(&reader, settings)?),
+            }
+        }
+        "forward" => {
+            let settings = forward::settings(&Reader::of_node(sheet, &spec::FORWARD, node)?, context.upstreams)?;
+            match running.map(|running| running.kind()) {
+                Some(Kind::Forward(was)) if *was.settings() == settings => return running.cloned(),
+                _ => Kind::Forward(Forward::new(settings)),
             }
         }
         _ => return None,
@@ -76,7 +112,7 @@ fn check<'a>(
 }
 
 /// The words of `kind`.
-const KINDS: [&str; 2] = ["address", "session"];
+const KINDS: [&str; 4] = ["address", "session", "jwt", "forward"];
 
 /// What kind of check it is; read before anything else, since it decides which keys there are.
 fn kind<'a>(sheet: &'a Sheet<'a>, name: &str, node: &'a Node<'a>) -> Option<&'static str> {
@@ -102,4 +138,33 @@ fn address(reader: &Reader<'_>) -> Option<Address> {
         reader.sheet.fault(reader.span(), "it neither allows nor denies anybody", "add allow = [\"10.0.0.0/8\"]");
     }
     Some(settings)
+}
+
+/// `header:NAME` or `cookie:NAME`.
+fn place(value: &Value<'_>) -> Option<Place> {
+    let written = text(value)?;
+    match written.split_once(':') {
+        Some(("header", name)) => header_name(value, name).map(Place::Header),
+        Some(("cookie", name)) if cookie_name(name) => Some(Place::Cookie(name.into())),
+        _ => {
+            let remedy = "write \"header:authorization\" or \"cookie:NAME\"";
+            value.fault(format!("\"{written}\" is no place of a token"), remedy);
+            None
+        }
+    }
+}
+
+/// RFC 6265: a token; PHP would see another name in one with a dot or a bracket.
+fn cookie_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&'*+-^_`|~".contains(&b))
+}
+
+/// A header field that a client can send to here: those with other characters are removed at the edge.
+fn header_name(value: &Value<'_>, name: &str) -> Option<HeaderName> {
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let found = HeaderName::try_from(name).ok().filter(|_| plain);
+    if found.is_none() {
+        value.fault(format!("\"{name}\" is not the name of a header"), "use letters, digits and \"-\"");
+    }
+    found
 }

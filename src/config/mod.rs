@@ -128,7 +128,7 @@ fn read_sheet(sheet: &Sheet<'_>, text: &str, known: &Known<'_>) -> Option<(Route
     let listen = edge::listen(&file);
     let (edge, workers, access_log) = edge::server(&file);
     let upstreams = upstream::upstreams(&file, known.previous);
-    let checks = check::checks(&file, known.previous);
+    let checks = check::checks(&file, &upstreams, known.previous);
     let handlers = handler::handlers(&file, &checks, known.previous);
     let table = routes::table(&file, edge, &upstreams, &checks, &handlers, known)?;
     Some((table, Fixed { listen, workers, access_log }))

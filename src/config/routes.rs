@@ -164,8 +164,9 @@ fn suggestion(route: &Route) -> String {
 
 fn unused(file: &Reader<'_>, drafts: &[Draft], upstreams: &Upstreams, checks: &Checks, handlers: &Handlers) {
     let uses = |name: &str| {
-        let mut places = drafts.iter().flat_map(|draft| draft.route.legacy().into_iter().chain(draft.route.new_side()));
-        places.any(|place| place.target.name() == name)
+        let mut places = drafts.iter().flat_map(|draft| draft.route.places());
+        let mut asked = checks.values().filter_map(|declared| declared.authority.as_ref());
+        places.any(|place| place.target.name() == name) || asked.any(|target| target.name() == name)
     };
     for (name, upstream) in upstreams {
         if upstream.target.is_some() && !uses(name) {
@@ -237,7 +238,7 @@ impl Names<'_> {
         let serve = own.serve.flatten();
         check_sides(reader, &name, &own, serve);
         let serve = serve.unwrap_or(Serve::Legacy);
-        let checked = |check: Arc<Check>| Checked { stats: self.known.telemetry.check(&name, check.name()), check };
+        let checked = |check: Arc<Check>| self.checked(&name, check);
         let checks = own.checks.flatten().unwrap_or_default().into_iter().map(checked).collect();
         let before = self.before.get(&*name).filter(|(before, _)| *before == serve);
         let route = Route {
@@ -259,6 +260,14 @@ impl Names<'_> {
             body_bytes: own.body_bytes.flatten().unwrap_or(edge.limits.body_bytes),
         };
         Some(Draft { route, span })
+    }
+
+    /// A check of a route, with whom it asks.
+    fn checked(&self, route: &str, check: Arc<Check>) -> Checked {
+        let telemetry = self.known.telemetry;
+        let authority = self.checks.get(check.name()).and_then(|declared| declared.authority.clone());
+        let place = |target: Target| Place { stats: telemetry.upstream(target.name()), target };
+        Checked { stats: telemetry.check(route, check.name()), check, authority: authority.map(place) }
     }
 
     /// Stands in for sides whose faults have been noted, so that the rest of the route can still be

@@ -122,7 +122,7 @@ pub(super) static FILE: Section = Section {
         later("tls", "[[tls]]", "TLS is"),
         section(
             "check",
-            &[&ADDRESS, &SESSION],
+            &[&ADDRESS, &SESSION, &JWT, &FORWARD],
             "Named conditions that routes demand of a request, before a side sees it.",
         ),
     ]],
@@ -478,6 +478,120 @@ pub(super) static SESSION: Section = Section {
             PATH,
             Default::Absent,
             "The path of the login page: to be sent there counts as refused, as 401 and 403 do.",
+        ),
+    ]],
+};
+
+pub(super) static JWT: Section = Section {
+    title: "[check.NAME] with `kind = \"jwt\"`",
+    meaning: "Only bearers of a signed token pass, and only until it ends. `alg` decides nothing but which of `algorithms` is \
+              tried; `crit` and `b64` are refused.",
+    keys: &[&[
+        KIND,
+        value(
+            "token",
+            "list of places",
+            Default::List(&["header:authorization"]),
+            "Where the token is, the first that has one: `header:NAME` (`Bearer ` is stripped) or `cookie:NAME`.",
+        ),
+        value(
+            "algorithms",
+            "list of words",
+            Default::Required,
+            "How tokens may be signed: `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384`, `EdDSA`; or \
+             `HS256`, `HS384`, `HS512`, never beside the others.",
+        ),
+        Key {
+            name: "keys",
+            kind: Kind::Names("`{ env = \"NAME\" }` or `{ file = \"path\" }`"),
+            default: Default::Absent,
+            meaning: "Keys by `kid`: public ones in PEM form, or the secrets of `HS…`.",
+        },
+        value(
+            "jwks",
+            "URL",
+            Default::Absent,
+            "Where the authority publishes its public keys, `https://`. A token with an unknown key has them fetched anew, \
+             once a minute at most.",
+        ),
+        value("jwks_refresh", DURATION, Default::Value("\"10m\""), "Age at which published keys are fetched anew."),
+        value(
+            "jwks_keep",
+            DURATION,
+            Default::Value("\"1d\""),
+            "Age up to which published keys are used when they cannot be fetched anew; then 503.",
+        ),
+        value("jwks_timeout", DURATION, Default::Value("\"5s\""), "How long fetching the keys may take."),
+        value("issuer", "name or list of names", Default::Derived("any"), "Who may have made the token: its `iss`."),
+        value(
+            "audience",
+            "name or list of names",
+            Default::Derived("any"),
+            "For whom the token may have been made: one of its `aud`.",
+        ),
+        value(
+            "leeway",
+            DURATION,
+            Default::Value("\"30s\""),
+            "How far the issuer's clock may be from this one, for `exp`, `nbf` and `iat`.",
+        ),
+        value(
+            "user",
+            STRING,
+            Default::Value("\"sub\""),
+            "The claim that is the user's id; a token without it is refused.",
+        ),
+        Key {
+            name: "fields",
+            kind: Kind::Names("claim, or dotted path of one"),
+            default: Default::Absent,
+            meaning: "Further claims that the sides are told, each as `X-Strangler-NAME`.",
+        },
+        value("max_bytes", SIZE, Default::Value("\"8KiB\""), "Bytes of a token; a longer one is refused unread."),
+    ]],
+};
+
+pub(super) static FORWARD: Section = Section {
+    title: "[check.NAME] with `kind = \"forward\"`",
+    meaning: "An upstream decides: it is asked with a GET that has the request's fields and no body, and what the client \
+              wants in `X-Forwarded-Method`, `-Uri` and `-Host`. 2xx passes; a redirect, 401 and 403 refuse; anything else \
+              is no verdict.",
+    keys: &[&[
+        KIND,
+        value("upstream", "name", Default::Required, "Who is asked: an upstream of this file."),
+        value("path", PATH, Default::Required, "What it is asked for, like `\"/auth\"`."),
+        value("timeout", DURATION, Default::Value("\"2s\""), "How long its verdict may take."),
+        value(
+            "answer",
+            "`\"authority\"` or `\"gateway\"`",
+            Default::Value("\"authority\""),
+            "Whose answer a refused client gets: the authority's own page or redirect (up to 64 KiB), or the gateway's.",
+        ),
+        value(
+            "on_down",
+            "`\"deny\"` or `\"legacy\"`",
+            Default::Value("\"deny\""),
+            "Without a verdict: 503, or the legacy side decides for itself.",
+        ),
+        value(
+            "copy",
+            "list of header names",
+            Default::Value("[]"),
+            "Fields of its answer that both sides are told; what a client sends under these names is removed.",
+        ),
+        value("user", STRING, Default::Absent, "The field of its answer that is the user's id, `header:NAME`."),
+        value(
+            "cache",
+            DURATION,
+            Default::Value("\"0s\""),
+            "How long a verdict (2xx, 401, 403) is remembered; 0: not at all.",
+        ),
+        value(
+            "cache_by",
+            "list of places",
+            Default::Value("[]"),
+            "What a verdict is remembered by: all that it depends on. `header:NAME` and `cookie:NAME` name the caller, and a \
+             request with none of them is always asked about; `method`, `host` and `uri` where it depends on these too.",
         ),
     ]],
 };

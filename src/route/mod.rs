@@ -60,6 +60,8 @@ pub(crate) struct Place {
 pub(crate) struct Checked {
     pub(crate) check: Arc<Check>,
     pub(crate) stats: Arc<CheckStats>,
+    /// The upstream that the check asks.
+    pub(crate) authority: Option<Place>,
 }
 
 /// The sides a route has: one at least.
@@ -135,6 +137,12 @@ impl Route {
             Sides::New(new) | Sides::Both { new, .. } => Some(new),
             Sides::Legacy(_) => None,
         }
+    }
+
+    /// Its sides, and whom its checks ask.
+    pub(crate) fn places(&self) -> impl Iterator<Item = &Place> {
+        let asked = self.checks.iter().filter_map(|checked| checked.authority.as_ref());
+        self.legacy().into_iter().chain(self.new_side()).chain(asked)
     }
 
     fn lists(&self, method: &Method) -> bool {

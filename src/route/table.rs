@@ -47,12 +47,9 @@ pub(crate) enum Found<'t> {
 }
 
 impl RouteTable {
-    /// Where the routes lead: every target of every route, so often as it is named.
+    /// Where requests may go: every target of every route and its checks, so often as it is named.
     pub(crate) fn targets(&self) -> impl Iterator<Item = &Target> {
-        self.routes
-            .iter()
-            .flat_map(|route| route.legacy().into_iter().chain(route.new_side()))
-            .map(|place| &place.target)
+        self.routes.iter().flat_map(|route| route.places()).map(|place| &place.target)
     }
 
     /// The checks of all routes, so often as they are named.

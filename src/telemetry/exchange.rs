@@ -212,6 +212,13 @@ impl Exchange {
         check.compared(self.worker.index, verdict, refused);
     }
 
+    /// An upstream that was asked on the way, and is no side of this exchange, gave no answer.
+    pub(crate) fn failed_beside(&self, upstream: &Arc<UpstreamStats>, reason: &'static str) {
+        if let Some(cell) = upstream.cell(self.worker.index) {
+            cell.failed(reason);
+        }
+    }
+
     /// Who answers, as far as is known yet.
     pub(crate) fn side(&self) -> Side {
         self.side

@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use axum::{Extension, Router};
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request};
 use axum::http::{HeaderMap, Method, Response, StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use axum::routing::{any, get};
+use axum::{Extension, Router};
 use futures_util::stream;
 use serde_json::json;
 use strangler::Identity;

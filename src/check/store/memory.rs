@@ -60,7 +60,8 @@ impl Memory {
 
     pub(super) fn touch(&self, key: &str, ttl: Duration, now: Instant) {
         let mut shard = self.shard(key);
-        if let Some(held) = shard.as_mut().and_then(|shard| shard.entries.get_mut(key)).filter(|held| held.until > now) {
+        if let Some(held) = shard.as_mut().and_then(|shard| shard.entries.get_mut(key)).filter(|held| held.until > now)
+        {
             held.until = now + ttl;
         }
     }
