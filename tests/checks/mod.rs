@@ -1,5 +1,8 @@
 //! Checks at the edge, seen from outside: who passes, who does not, and what the sides are told.
 
+mod forward;
+mod jwt;
+
 use axum::Router;
 use axum::routing::any;
 
