@@ -2,6 +2,7 @@
 
 mod forward;
 mod jwt;
+mod session;
 
 use axum::Router;
 use axum::routing::any;
