@@ -29,6 +29,7 @@
 //! | `upstream` | a request becomes a response: FastCGI, HTTP, handler |
 //! | `telemetry` | what is kept of an exchange |
 //! | `http` | plain rules of HTTP, no I/O |
+//! | `spool` | bodies kept until they are complete |
 
 mod admin;
 mod check;
@@ -38,6 +39,7 @@ mod gateway;
 mod http;
 mod route;
 mod server;
+mod spool;
 mod telemetry;
 mod upstream;
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From top to bottom: a room may import those below it.
-const ROOMS: [&str; 10] =
-    ["cli", "config", "admin", "server", "gateway", "route", "check", "upstream", "telemetry", "http"];
+const ROOMS: [&str; 11] =
+    ["cli", "config", "admin", "server", "gateway", "route", "check", "upstream", "telemetry", "http", "spool"];
 
 /// Of these none knows another.
 const NEIGHBOURS: [&str; 3] = ["check", "upstream", "telemetry"];

@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::Answer;
+use crate::spool::{self, Disk, Replay, Spooled};
 
 /// An error from a side's body; it ends the client's connection, so that a cut answer never looks whole.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -87,7 +88,7 @@ impl HttpBody for Body {
     }
 }
 
-/// Why a client's body could not be had to its end. The client is to blame, never a side.
+/// Why a client's body could not be had to its end. A side is never to blame.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyFault {
     /// More bytes than the route allows.
@@ -105,6 +106,9 @@ pub(crate) enum BodyFault {
     /// The connection broke, or the body's framing was wrong.
     #[error("the client's body broke off")]
     Broken(#[source] hyper::Error),
+    /// It could not be kept until it was all here.
+    #[error(transparent)]
+    Spool(#[from] spool::Fault),
 }
 
 impl BodyFault {
@@ -113,14 +117,27 @@ impl BodyFault {
         match self {
             Self::TooLarge { .. } => Answer::BodyTooLarge,
             Self::TooSlow { .. } => Answer::BodyTooSlow,
-            Self::Broken(_) => Answer::BadBody,
+            Self::Broken(_) | Self::Spool(spool::Fault::Length { .. }) => Answer::BadBody,
+            Self::Spool(spool::Fault::Full { .. }) => Answer::SpoolFull,
+            Self::Spool(spool::Fault::Disk(_)) => Answer::Internal,
         }
     }
 }
 
+/// Where the bytes of a request's body come from.
+#[derive(Debug)]
+enum Source {
+    /// There are none, or none any more.
+    Nothing,
+    /// The client's connection.
+    Client(Incoming),
+    /// A check wanted all of them first.
+    Kept(Replay),
+}
+
 /// The body of a request: no longer than its limit, never silent for longer than its gap.
 pub(crate) struct RequestBody {
-    incoming: Option<Incoming>,
+    source: Source,
     limit: u64,
     left: u64,
     gap: Duration,
@@ -132,8 +149,8 @@ pub(crate) struct RequestBody {
 impl RequestBody {
     /// Wraps what hyper reads from the client.
     pub(crate) fn new(incoming: Incoming, limit: u64, gap: Duration) -> Self {
-        let incoming = (!incoming.is_end_stream()).then_some(incoming);
-        Self { incoming, limit, left: limit, gap, received: None, waiting: None }
+        let source = if incoming.is_end_stream() { Source::Nothing } else { Source::Client(incoming) };
+        Self { source, limit, left: limit, gap, received: None, waiting: None }
     }
 
     /// The same body, refused before any of it is read when its declared length is over the limit.
@@ -146,7 +163,7 @@ impl RequestBody {
 
     /// A request without a body.
     pub(crate) fn empty() -> Self {
-        Self { incoming: None, limit: 0, left: 0, gap: Duration::ZERO, received: None, waiting: None }
+        Self { source: Source::Nothing, limit: 0, left: 0, gap: Duration::ZERO, received: None, waiting: None }
     }
 
     /// Counts what comes in, wherever the body is read in the end.
@@ -160,9 +177,21 @@ impl RequestBody {
         self.size_hint().exact()
     }
 
-    /// The most bytes this body may have.
-    pub(crate) fn limit(&self) -> u64 {
-        self.limit
+    /// Receives all of it and keeps it, past `memory` bytes on `disk`; it can then be read as before, by
+    /// whoever comes next. A body that is kept already is not received again.
+    pub(crate) async fn keep(&mut self, memory: u64, disk: &Arc<Disk>) -> Result<Spooled, BodyFault> {
+        if let Source::Kept(replay) = &self.source
+            && let Some(whole) = replay.whole()
+        {
+            return Ok(whole.clone());
+        }
+        if let Some(length) = self.declared_length().filter(|&length| length > self.limit) {
+            tracing::debug!(length, limit = self.limit, "the request's body is declared larger than it may be");
+            return Err(BodyFault::TooLarge { limit: self.limit });
+        }
+        let whole = spool::receive(&mut *self, memory, disk).await?;
+        self.source = Source::Kept(Replay::new(whole.clone()));
+        Ok(whole)
     }
 }
 
@@ -178,7 +207,16 @@ impl HttpBody for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let this = self.get_mut();
-        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
+        let incoming = match &mut this.source {
+            Source::Nothing => return Poll::Ready(None),
+            Source::Client(incoming) => incoming,
+            Source::Kept(replay) => {
+                let piece = ready!(replay.poll(cx));
+                return Poll::Ready(
+                    piece.map(|piece| piece.map(Frame::data).map_err(|error| spool::Fault::Disk(error).into())),
+                );
+            }
+        };
         match Pin::new(incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.waiting = None;
@@ -191,18 +229,18 @@ impl HttpBody for RequestBody {
                         }
                     }
                     None => {
-                        this.incoming = None;
+                        this.source = Source::Nothing;
                         return Poll::Ready(Some(Err(BodyFault::TooLarge { limit: this.limit })));
                     }
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                this.incoming = None;
+                this.source = Source::Nothing;
                 Poll::Ready(Some(Err(BodyFault::Broken(error))))
             }
             Poll::Ready(None) => {
-                this.incoming = None;
+                this.source = Source::Nothing;
                 Poll::Ready(None)
             }
             Poll::Pending => {
@@ -210,17 +248,25 @@ impl HttpBody for RequestBody {
                 let waiting =
                     this.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + gap)));
                 ready!(waiting.as_mut().poll(cx));
-                this.incoming = None;
+                this.source = Source::Nothing;
                 Poll::Ready(Some(Err(BodyFault::TooSlow { gap })))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(HttpBody::is_end_stream)
+        match &self.source {
+            Source::Nothing => true,
+            Source::Client(incoming) => incoming.is_end_stream(),
+            Source::Kept(replay) => replay.left() == 0,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+        match &self.source {
+            Source::Nothing => SizeHint::with_exact(0),
+            Source::Client(incoming) => incoming.size_hint(),
+            Source::Kept(replay) => SizeHint::with_exact(replay.left()),
+        }
     }
 }

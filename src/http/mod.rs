@@ -1,6 +1,6 @@
 //! Plain rules of HTTP: headers, paths, bodies, limits, and the answers the gateway gives itself.
 //!
-//! The lowest room of the house: everything above may use it, it uses nothing of the crate.
+//! Everything above may use it; of the crate it uses the spool alone, where a body can be kept.
 //! It does no I/O of its own; a body here is something that is polled, never something that
 //! connects.
 

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 pub(crate) use self::handler::Handler;
 use self::warnings::Warnings;
 use crate::http::{Answer, Body, BodyFault, BoxError, CanonicalPath, Client, RequestBody, Timeline};
+use crate::spool::Fault;
 
 /// A request as a side is given it: checked, cleaned and with its one path.
 ///
@@ -142,18 +143,9 @@ pub(crate) enum Error {
     /// One parameter exceeds what a FastCGI record can carry.
     #[error("the parameter {name} has {length} bytes; a FastCGI record carries at most 65535")]
     HeaderTooLarge { name: String, length: usize },
-    /// The client's body, not the side.
+    /// The request's body, not the side.
     #[error(transparent)]
     Body(#[from] BodyFault),
-    /// More bytes than declared, or fewer.
-    #[error("the request's body has {received} bytes, its head declares {declared}")]
-    BodyLength { declared: u64, received: u64 },
-    /// Bodies on disk take all the room they may take.
-    #[error("request bodies waiting on disk fill the spool of {limit} bytes")]
-    SpoolFull { limit: u64 },
-    /// A temporary file failed.
-    #[error("cannot keep the request's body on disk")]
-    Spool(#[source] std::io::Error),
     /// No file, or one that is never served.
     #[error("no file is served for this path: {why}")]
     NoFile { why: &'static str },
@@ -182,9 +174,7 @@ impl Error {
             Self::DeadlinePassed { .. } => Answer::DeadlinePassed,
             Self::HeaderTooLarge { .. } => Answer::HeaderTooLarge,
             Self::Body(fault) => fault.answer(),
-            Self::BodyLength { .. } => Answer::BadBody,
-            Self::SpoolFull { .. } => Answer::SpoolFull,
-            Self::Spool(_) | Self::File(_) => Answer::Internal,
+            Self::File(_) => Answer::Internal,
             Self::NoFile { .. } => Answer::NoFile,
             Self::FileMethod => Answer::FileMethodNotAllowed,
             Self::Panicked { .. } => Answer::HandlerPanicked,
@@ -207,14 +197,10 @@ impl Error {
             Self::BadReply { .. } => Some("bad_reply"),
             Self::FirstByteTimeout { .. } => Some("first_byte_timeout"),
             Self::DeadlinePassed { .. } => Some("deadline"),
-            Self::SpoolFull { .. } | Self::Spool(_) => Some("spool"),
+            Self::Body(BodyFault::Spool(Fault::Full { .. } | Fault::Disk(_))) => Some("spool"),
             Self::File(_) => Some("file"),
             Self::Panicked { .. } => Some("panic"),
-            Self::HeaderTooLarge { .. }
-            | Self::Body(_)
-            | Self::BodyLength { .. }
-            | Self::NoFile { .. }
-            | Self::FileMethod => None,
+            Self::HeaderTooLarge { .. } | Self::Body(_) | Self::NoFile { .. } | Self::FileMethod => None,
         }
     }
 }

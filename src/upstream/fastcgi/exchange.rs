@@ -26,6 +26,7 @@ use super::record::{Decoder, Piece, ProtocolStatus, RecordFault};
 use super::reply::{Reply, ReplyFault, ReplyParser};
 use super::sending::{Outgoing, Sending};
 use crate::http::Timeline;
+use crate::spool;
 use crate::upstream::Error;
 
 /// The most of a body that is gathered before the head is given out, when it comes that fast.
@@ -60,7 +61,7 @@ impl Fault {
             Self::Overloaded => Error::QueueFull { length: pool.waiting() },
             Self::Closed(source) => Error::Broken { source: source.map(Into::into) },
             Self::Silent { waited } => Error::FirstByteTimeout { waited },
-            Self::Spool(source) => Error::Spool(source),
+            Self::Spool(source) => Error::Body(spool::Fault::Disk(source).into()),
         }
     }
 }

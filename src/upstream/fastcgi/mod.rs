@@ -1,7 +1,7 @@
 //! PHP-FPM, spoken to in FastCGI.
 //!
 //! A [`Php`] is one pool. [`Php::call`] takes a request through its life: which script or file the path
-//! means (`script.rs`), the body received whole (`spool.rs`), a connection with its slot (`pool.rs`), the
+//! means (`script.rs`), the body received whole (`crate::spool`), a connection with its slot (`pool.rs`), the
 //! exchange of records (`exchange.rs`), and PHP's answer as the client gets it. Nothing is taken of PHP
 //! before all of the request is here, and PHP is asked once: only a request of which a kept connection
 //! took not one byte is sent again, on a new one.
@@ -20,7 +20,6 @@ pub(crate) mod script;
 mod sending;
 mod slots;
 mod spawn;
-mod spool;
 #[cfg(test)]
 mod tests;
 
@@ -46,10 +45,10 @@ use self::reply_body::ReplyBody;
 use self::script::{Resolved, Script, Site};
 use self::sending::Outgoing;
 pub(crate) use self::spawn::{SpawnError, Spawned};
-use self::spool::{Disk, Spooled};
 use super::warnings::Warnings;
 use super::{Error, Inbound, files};
 use crate::http::{Body, Timeline};
+use crate::spool::{Disk, Spooled};
 
 /// What PHP may say of a file that the gateway serves for it, over what the gateway would say.
 const SAID_OF_A_FILE: [::http::HeaderName; 6] =
@@ -185,10 +184,13 @@ impl Php {
     /// Has PHP run a script.
     async fn run(&self, script: &Script, inbound: Inbound, timeline: &Timeline) -> Result<Response<Body>, Error> {
         self.pool.refuse_while_down()?;
-        let Inbound { head, body, client, request_id, deadline, .. } = inbound;
+        let Inbound { head, mut body, client, request_id, deadline, .. } = inbound;
         let body = match body.declared_length() {
             Some(0) => Spooled::Empty,
-            _ => in_time(deadline, timeline, spool::receive(body, self.settings.spool_memory, &self.disk)).await?,
+            _ => {
+                let kept = async { Ok(body.keep(self.settings.spool_memory, &self.disk).await?) };
+                in_time(deadline, timeline, kept).await?
+            }
         };
         let request = params::Request { head: &head, request_id: &request_id, client: &client, script, body: &body };
         let outgoing = Outgoing {

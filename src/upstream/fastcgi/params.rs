@@ -12,8 +12,8 @@ use http::{HeaderName, HeaderValue, Version, request::Parts};
 use super::Settings;
 use super::record::{self, HEADER_BYTES, Kind, MAX_CONTENT};
 use super::script::Script;
-use super::spool::Spooled;
 use crate::http::Client;
+use crate::spool::Spooled;
 use crate::upstream::Error;
 
 /// The parameters that are the same for every request to one pool, encoded.

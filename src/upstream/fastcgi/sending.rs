@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use super::OnClientAbort;
 use super::connection::Stream;
 use super::record::{self, Kind, MAX_CONTENT};
-use super::spool::{SpoolFile, Spooled};
+use crate::spool::{SpoolFile, Spooled};
 
 /// Parts of a request written with one call.
 const SLICES: usize = 16;
@@ -48,7 +48,7 @@ pub(super) struct Sending {
 
 #[derive(Debug)]
 struct FileTail {
-    file: Rc<SpoolFile>,
+    file: Arc<SpoolFile>,
     position: u64,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
 }
@@ -64,7 +64,7 @@ impl Sending {
                 sending.then.push_back(Bytes::from_static(&record::END_OF_STDIN));
             }
             Spooled::File(file) => {
-                sending.file = Some(FileTail { file: Rc::clone(file), position: 0, reading: None });
+                sending.file = Some(FileTail { file: Arc::clone(file), position: 0, reading: None });
             }
         }
         sending

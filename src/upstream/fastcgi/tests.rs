@@ -19,7 +19,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::record::tests::record;
 use super::*;
-use crate::http::{CanonicalPath, Client, RequestBody};
+use crate::http::{BodyFault, CanonicalPath, Client, RequestBody};
+use crate::spool::{Disk, Fault};
 use crate::upstream::Inbound;
 
 /// Settings of a pool at `socket`, with deadlines no test waits for.
@@ -294,11 +295,39 @@ async fn bodies_of_all_sizes_arrive_whole() {
 }
 
 #[tokio::test(flavor = "local")]
+async fn a_body_that_was_kept_before_is_sent_from_where_it_is() {
+    let (_directory, socket) = server(|_, mut stream| {
+        let Some(received) = read_request(&mut stream) else { return };
+        let answer = [b"\r\n".as_slice(), &received.stdin].concat();
+        stream.write_all(&[stdout(&answer), end()].concat()).unwrap();
+    });
+    // PHP's own spool has no room at all: the body is not received a second time.
+    let php = php(&socket, |settings| (settings.spool_memory, settings.spool_disk) = (0, 0));
+    let disk = Disk::new(1 << 20);
+    for size in [1, 1000, 300_001] {
+        let sent: Vec<u8> = (0..=250).cycle().take(size).collect();
+        let mut body = body_of(&sent).await;
+        let kept = body.keep(1000, &disk).await.unwrap();
+        assert_eq!((kept.length(), body.declared_length()), (size as u64, Some(size as u64)));
+        drop(kept);
+        let echoed = bytes_of(post(&php, "/a", body).await.unwrap()).await.unwrap();
+        assert!(echoed == sent, "{size} bytes");
+
+        let mut body = body_of(&sent).await;
+        body.keep(1000, &disk).await.unwrap();
+        let streamed = BodyExt::collect(body).await.unwrap().to_bytes();
+        assert!(streamed == sent, "{size} bytes as a stream");
+    }
+    until_free(&php).await;
+    assert_eq!(disk.taken(), 0);
+}
+
+#[tokio::test(flavor = "local")]
 async fn a_spool_without_room_refuses() {
     let (_directory, socket) = replying(end());
     let php = php(&socket, |settings| (settings.spool_memory, settings.spool_disk) = (10, 100));
     let error = post(&php, "/a", body_of(&[b'a'; 101]).await).await.unwrap_err();
-    assert!(matches!(error, Error::SpoolFull { limit: 100 }), "{error:?}");
+    assert!(matches!(error, Error::Body(BodyFault::Spool(Fault::Full { limit: 100 }))), "{error:?}");
     assert_eq!(php.spooled(), 0);
 }
 

@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::Server;
 use super::socket::{Socket, Stream};
 use crate::http::{BodyFault, RequestBody};
+use crate::spool::Fault;
 use crate::upstream::Error;
 
 /// The largest head of a reply; a larger one is an invalid reply.
@@ -199,6 +200,8 @@ fn classify(error: hyper::Error) -> Error {
         Some(BodyFault::TooSlow { gap }) => return Error::Body(BodyFault::TooSlow { gap: *gap }),
         // The fault itself cannot be taken out of hyper's error, but that error names it as its source.
         Some(BodyFault::Broken(_)) => return Error::Body(BodyFault::Broken(error)),
+        // Only reading it back can fail here: it is kept already.
+        Some(BodyFault::Spool(_)) => return Error::Body(Fault::Disk(io::Error::other(error)).into()),
         None => {}
     }
     if error.is_parse_too_large() {
