@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::reload::Reloads;
 use crate::check::store::Outcome;
-use crate::check::{Check, Session};
+use crate::check::{Check, Kind, Session};
 use crate::route::RouteTable;
-use crate::telemetry::{CheckGauge, Gauges, HandlerGauge, RouteGauge, UpstreamGauge};
+use crate::telemetry::{CheckGauge, Gauges, HandlerGauge, KeyGauge, RouteGauge, UpstreamGauge};
 use crate::upstream::Target;
 use crate::upstream::fastcgi::Connections;
 
@@ -42,6 +42,7 @@ pub(super) fn of(table: &RouteTable, reloads: &Reloads) -> Gauges {
         let [in_use, idle, waiting] = [connections.0, connections.1, waiting].map(|count| count as u64);
         gauges.upstreams.push(UpstreamGauge { name, in_use, idle, waiting });
     }
+    gauges.keys = keys(table);
     gauges
 }
 
@@ -61,6 +62,18 @@ fn checks(table: &RouteTable) -> Vec<CheckGauge> {
         })
     };
     checks.into_iter().filter_map(gauge).collect()
+}
+
+/// How often each key of each check was used.
+fn keys(table: &RouteTable) -> Vec<KeyGauge> {
+    let checks: BTreeMap<&str, &Check> = table.checks().map(|check| (check.name(), &**check)).collect();
+    let mut keys = Vec::new();
+    for (name, check) in checks {
+        let Kind::Signature(signature) = check.kind() else { continue };
+        let used = |(key, used): (&str, u64)| KeyGauge { check: name.to_owned(), key: key.to_owned(), used };
+        keys.extend(signature.uses().map(used));
+    }
+    keys
 }
 
 #[cfg(test)]

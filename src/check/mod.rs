@@ -13,6 +13,7 @@ mod identity;
 pub(crate) mod jwt;
 mod recent;
 pub(crate) mod session;
+pub(crate) mod signature;
 pub(crate) mod store;
 pub(crate) mod token;
 pub(crate) mod wechat;
@@ -30,6 +31,7 @@ pub use self::identity::Identity;
 pub(crate) use self::identity::field_header;
 pub(crate) use self::jwt::Jwt;
 pub(crate) use self::session::Session;
+pub(crate) use self::signature::Signature;
 pub(crate) use self::store::Store;
 use crate::http::{Answer, BoxError, CanonicalPath, Client, Host, RequestBody};
 
@@ -105,6 +107,8 @@ pub(crate) enum Kind {
     Jwt(Jwt),
     /// What an authority says.
     Forward(Forward),
+    /// Whether somebody who has a key signed the request.
+    Signature(Box<Signature>),
 }
 
 impl Check {
@@ -125,7 +129,7 @@ impl Check {
     pub(crate) fn session(&self) -> Option<&Session> {
         match &self.kind {
             Kind::Session(session) => Some(session),
-            Kind::Address(_) | Kind::Jwt(_) | Kind::Forward(_) => None,
+            _ => None,
         }
     }
 
@@ -138,7 +142,7 @@ impl Check {
     pub(crate) fn owned(&self) -> &[HeaderName] {
         match &self.kind {
             Kind::Forward(forward) => &forward.settings().copy,
-            Kind::Address(_) | Kind::Session(_) | Kind::Jwt(_) => &[],
+            _ => &[],
         }
     }
 
@@ -149,6 +153,7 @@ impl Check {
             Kind::Session(session) => session.examine(&subject.head.headers).await,
             Kind::Jwt(jwt) => jwt.examine(subject).await,
             Kind::Forward(forward) => forward.examine(subject, authority).await,
+            Kind::Signature(signature) => signature.examine(subject).await,
         }
     }
 }
@@ -186,6 +191,7 @@ impl Kind {
             Self::Session(_) => "session",
             Self::Jwt(_) => "jwt",
             Self::Forward(_) => "forward",
+            Self::Signature(_) => "signature",
         }
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct Options {
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+pub(super) fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let (name, value) = text.split_once(':').ok_or("write it as 'Name: value'")?;
     let name = name.trim().parse().map_err(|error| format!("{error}"))?;
     let value = value.trim().parse().map_err(|error| format!("{error}"))?;

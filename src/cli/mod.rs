@@ -10,6 +10,7 @@ mod explain;
 mod flip;
 mod manual;
 mod run;
+mod sign;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -62,7 +63,8 @@ Examples:
   strangler check --probe                    and try the stores of its checks
   strangler explain GET 'https://shop.example/api/v1/orders/7'
   strangler flip order new                   let the new side serve the route `order`
-  strangler flip order legacy                and back";
+  strangler flip order legacy                and back
+  strangler sign signed GET '/api/v1/orders/7?sku=A'";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -74,6 +76,8 @@ enum Command {
     Explain(explain::Options),
     /// Change which side serves a route, by editing that one word of the file
     Flip(flip::Options),
+    /// Sign a request as a `signature` check wants it: what was signed, and a curl line
+    Sign(sign::Options),
     /// Print completions for a shell
     Completions(manual::CompletionOptions),
     /// Print the manual page (troff)
@@ -92,6 +96,7 @@ pub(crate) fn main(program: Program) -> ExitCode {
         Some(Command::Check(options)) => check::run(&file, &options, &program.handlers),
         Some(Command::Explain(options)) => explain::run(&file, &options, &program.handlers),
         Some(Command::Flip(options)) => flip::run(&file, &options, &program.handlers),
+        Some(Command::Sign(options)) => sign::run(&file, &options, &program.handlers),
         Some(Command::Completions(options)) => manual::completions(&options),
         Some(Command::Man) => manual::page(),
     };

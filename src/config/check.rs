@@ -17,9 +17,9 @@ use super::fault::{Sheet, did_you_mean};
 use super::reader::{Node, Reader, Value, list, text};
 use super::store::Stores;
 use super::upstream::Upstreams;
-use super::{session, spec};
+use super::{session, signature, spec};
 use crate::check::token::Place;
-use crate::check::{Address, Check, Forward, Kind};
+use crate::check::{Address, Check, Forward, Kind, Signature};
 use crate::route::RouteTable;
 use crate::upstream::Target;
 
@@ -106,13 +106,22 @@ fn check<'a>(
                 _ => Kind::Forward(Forward::new(settings)),
             }
         }
+        "signature" => {
+            let settings = signature::settings(&Reader::of_node(sheet, &spec::SIGNATURE, node)?)?;
+            let was = match running.map(|running| running.kind()) {
+                Some(Kind::Signature(was)) if *was.settings() == settings => return running.cloned(),
+                Some(Kind::Signature(was)) => Some(&**was),
+                _ => None,
+            };
+            Kind::Signature(Box::new(Signature::new(settings, was)))
+        }
         _ => return None,
     };
     Some(Arc::new(Check::new(name, made)))
 }
 
 /// The words of `kind`.
-const KINDS: [&str; 4] = ["address", "session", "jwt", "forward"];
+const KINDS: [&str; 5] = ["address", "session", "signature", "jwt", "forward"];
 
 /// What kind of check it is; read before anything else, since it decides which keys there are.
 fn kind<'a>(sheet: &'a Sheet<'a>, name: &str, node: &'a Node<'a>) -> Option<&'static str> {

@@ -7,13 +7,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use toml::de::DeValue;
-
 use super::check::Checks;
 use super::fault::did_you_mean;
 use super::reader::{Node, Reader, Value, duration, one_of, text};
 use super::spec;
-use super::upstream::literal_or_secret;
+use super::upstream::secret;
 use crate::check::{Check, wechat};
 use crate::route::RouteTable;
 use crate::upstream::{Handler, Target};
@@ -126,13 +124,6 @@ fn session(value: &Value<'_>, checks: &Checks) -> Option<Arc<Check>> {
         return None;
     }
     Some(check)
-}
-
-fn secret(value: &Value<'_>) -> Option<String> {
-    match value.node.get_ref() {
-        DeValue::String(_) => value.wrong("a secret is not written here: { env = \"NAME\" } or { file = \"path\" }"),
-        _ => literal_or_secret(value),
-    }
 }
 
 fn api(value: &Value<'_>) -> Option<wechat::Api> {

@@ -16,6 +16,7 @@ mod handler;
 mod reader;
 mod routes;
 mod session;
+mod signature;
 mod source;
 mod spec;
 mod store;

@@ -122,7 +122,7 @@ pub(super) static FILE: Section = Section {
         later("tls", "[[tls]]", "TLS is"),
         section(
             "check",
-            &[&ADDRESS, &SESSION, &JWT, &FORWARD],
+            &[&ADDRESS, &SESSION, &SIGNATURE, &JWT, &FORWARD],
             "Named conditions that routes demand of a request, before a side sees it.",
         ),
     ]],
@@ -593,6 +593,124 @@ pub(super) static FORWARD: Section = Section {
             "What a verdict is remembered by: all that it depends on. `header:NAME` and `cookie:NAME` name the caller, and a \
              request with none of them is always asked about; `method`, `host` and `uri` where it depends on these too.",
         ),
+    ]],
+};
+
+pub(super) static SIGNATURE: Section = Section {
+    title: "[check.NAME] with `kind = \"signature\"`",
+    meaning: "Only requests pass that somebody with a key signed, just now, and that were not accepted before. All parameters \
+              but the signature are signed, sorted by the bytes of their names (PHP: `ksort($p, SORT_STRING)`) and joined \
+              `k=v&k=v`. Names are signed as the client wrote them (`a.b`, not PHP's `a_b`); two names that are one to PHP, \
+              like a name that is there twice, are refused, since PHP would take the last and the order is not signed. App, \
+              timestamp and nonce may come as headers and are signed all the same, as the parameters `app`, `timestamp`, \
+              `nonce`. A body that is no urlencoded form is covered by its SHA-256 in hex, `body_sha256`. By default method \
+              and path are not signed: a `string` with `{method}` and `{path}` is stronger. Both sides are told the app in \
+              `X-Strangler-App`.",
+    keys: &[&[
+        KIND,
+        Key {
+            name: "keys",
+            kind: Kind::Names(
+                "`{ env = \"NAME\" }` or `{ file = \"path\" }`, with `not_after = \"2027-01-31T00:00:00Z\"` if it has an end, or a list of two",
+            ),
+            default: Default::Required,
+            meaning: "The secret of each app, or its public key in PEM for `rfc9421`. The second of two has the id `app#2` in \
+                      `strangler_check_key_used_total`: a key whose count stands still is no longer in use.",
+        },
+        value(
+            "scheme",
+            "`\"string\"` or `\"rfc9421\"`",
+            Default::Value("\"string\""),
+            "A mac over a string, or HTTP Message Signatures with `Content-Digest` for bodies.",
+        ),
+        value(
+            "string",
+            STRING,
+            Default::Value("\"{params}\""),
+            "What is signed: text and `{params}`, `{method}`, `{path}` and `{query}` (as sent), `{host}`, `{body_sha256}`, \
+             `{app}`, `{timestamp}`, `{nonce}`, `{header:x-name}`. Fields named here are not among the parameters as well \
+             when they come as headers.",
+        ),
+        value(
+            "canonical",
+            "`\"decoded\"` or `\"percent\"`",
+            Default::Value("\"decoded\""),
+            "Whether parameters are signed decoded, or encoded by RFC 3986. Decoded ones that hold `&`, `=` in a name, or the \
+             text beside `{params}`, are refused as ambiguous.",
+        ),
+        value(
+            "algorithm",
+            "`\"hmac-sha256\"`, `\"hmac-sha1\"`, `\"hmac-sha512\"` or `\"md5-suffix\"`",
+            Default::Value("\"hmac-sha256\""),
+            "`md5-suffix` is `md5(string + key)`, only to match what there is.",
+        ),
+        value(
+            "encoding",
+            "`\"hex\"` or `\"base64\"`",
+            Default::Value("\"hex\""),
+            "How the signature is written; hex in lower case, for `md5-suffix` in upper case as well.",
+        ),
+        value(
+            "app",
+            "place",
+            Default::Derived("`\"app\"`, or `X-App`"),
+            "Where the app's id is: `\"name\"` of a parameter, or `\"header:x-name\"`.",
+        ),
+        value(
+            "timestamp",
+            "place",
+            Default::Derived("`\"timestamp\"`, or `X-Timestamp`"),
+            "Where the time is, in seconds since 1970.",
+        ),
+        value("nonce", "place", Default::Derived("`\"nonce\"`, or `X-Nonce`"), "Where the nonce is."),
+        value("signature", "place", Default::Derived("`\"signature\"`, or `X-Signature`"), "Where the signature is."),
+        value(
+            "body_sha256",
+            "place",
+            Default::Derived("`\"body_sha256\"`, or `X-Body-Sha256`"),
+            "Where the digest of a body is.",
+        ),
+        value(
+            "components",
+            "list of components",
+            Default::Derived("method, authority, path and query"),
+            "`rfc9421`: what a signature must cover; `content-digest` always, when there is a body.",
+        ),
+        value(
+            "tag",
+            STRING,
+            Default::Absent,
+            "`rfc9421`: the tag of the signature to look at; without it there must be one only.",
+        ),
+        value("window", DURATION, Default::Value("\"5m\""), "How far a timestamp may be from the clock, either way."),
+        value(
+            "nonces",
+            "`\"memory\"` or `\"off\"`",
+            Default::Value("\"memory\""),
+            "Where spent nonces are remembered. After a start, what was signed before it is refused unless its method is safe, \
+             since it may have been accepted before. `off` asks for none: within the window a request can be sent again.",
+        ),
+        value(
+            "capacity",
+            NUMBER,
+            Default::Value("1000000"),
+            "Nonces remembered at once. When there is no room, signed requests are refused.",
+        ),
+        section("spool", &[&SIGNED_SPOOL], "Room for bodies until they are known to be those that were signed."),
+    ]],
+};
+
+pub(super) static SIGNED_SPOOL: Section = Section {
+    title: "[check.NAME.spool]",
+    meaning: "Bodies of signed requests are kept here until they are complete, and then handed to the side from here.",
+    keys: &[&[
+        value(
+            "memory",
+            SIZE,
+            Default::Value("\"128KiB\""),
+            "Up to this a body stays in memory; a urlencoded form must.",
+        ),
+        value("disk", SIZE, Default::Value("\"1GiB\""), "Room on disk for all larger ones together."),
     ]],
 };
 

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
 use super::fault::Sheet;
 use super::reader::{
@@ -328,47 +328,45 @@ fn params(reader: &Reader<'_>) -> Vec<(String, String)> {
 
 /// A string of the file, or one that the file only says where to find.
 pub(super) fn literal_or_secret(value: &Value<'_>) -> Option<String> {
-    match value.node.get_ref() {
-        DeValue::String(text) => without_nul(value, text.to_string()),
-        DeValue::Table(_) => secret(value),
-        _ => value.wrong("write a string, { env = \"NAME\" } or { file = \"path\" }"),
+    let text = match value.node.get_ref() {
+        DeValue::String(text) => text.to_string(),
+        DeValue::Table(table) if table.len() == 1 => secret_of(value, table)?,
+        DeValue::Table(_) => return value.wrong("write { env = \"NAME\" } or { file = \"path\" }"),
+        _ => return value.wrong("write a string, { env = \"NAME\" } or { file = \"path\" }"),
+    };
+    if text.contains('\0') {
+        value.fault(format!("\"{}\" contains a NUL byte", value.key), "remove it");
+        return None;
     }
+    Some(text)
 }
 
 /// A string that the file only says where to find.
 pub(super) fn secret(value: &Value<'_>) -> Option<String> {
-    let written = "write { env = \"NAME\" } or { file = \"path\" }";
-    let DeValue::Table(table) = value.node.get_ref() else { return value.wrong(written) };
-    let found = match (table.get("env"), table.get("file"), table.len()) {
-        (Some(node), None, 1) => {
+    match value.node.get_ref() {
+        DeValue::Table(table) if table.len() == 1 => secret_of(value, table),
+        _ => value.wrong("write { env = \"NAME\" } or { file = \"path\" }"),
+    }
+}
+
+/// What `env` or `file` of a table names, which the file itself does not hold.
+pub(super) fn secret_of(value: &Value<'_>, table: &DeTable<'_>) -> Option<String> {
+    let found = match (table.get("env"), table.get("file")) {
+        (Some(node), None) => {
             let name = text(&Value { sheet: value.sheet, key: "env", node })?;
             std::env::var(&name).map_err(|error| match error {
                 std::env::VarError::NotPresent => format!("the environment has no \"{name}\""),
                 std::env::VarError::NotUnicode(_) => format!("\"{name}\" of the environment is not UTF-8"),
             })
         }
-        (None, Some(node), 1) => {
+        (None, Some(node)) => {
             let written = Value { sheet: value.sheet, key: "file", node };
             let path = path(&written)?;
             source::read(&path, SECRET_BYTES)
                 .map(|secret| secret.trim_end_matches(['\r', '\n']).to_owned())
                 .map_err(|unread| format!("\"{}\" {unread}", written.as_str().unwrap_or_default()))
         }
-        _ => return value.wrong(written),
+        _ => return value.wrong("write { env = \"NAME\" } or { file = \"path\" }"),
     };
-    match found {
-        Ok(text) => without_nul(value, text),
-        Err(message) => {
-            value.fault(message, "");
-            None
-        }
-    }
-}
-
-fn without_nul(value: &Value<'_>, text: String) -> Option<String> {
-    if text.contains('\0') {
-        value.fault(format!("\"{}\" contains a NUL byte", value.key), "remove it");
-        return None;
-    }
-    Some(text)
+    found.map_err(|message| value.fault(message, "")).ok()
 }

@@ -307,7 +307,7 @@ impl UpstreamStats {
 }
 
 /// Why a check refused a request; the last one takes what is not in the list.
-pub(crate) const REFUSALS: [&str; 22] = [
+pub(crate) const REFUSALS: [&str; 26] = [
     "missing",
     "malformed",
     "unknown",
@@ -322,6 +322,10 @@ pub(crate) const REFUSALS: [&str; 22] = [
     "digest",
     "signature",
     "replay",
+    "retired_key",
+    "uncovered",
+    "restarted",
+    "nonces_full",
     "issuer",
     "audience",
     "claim",

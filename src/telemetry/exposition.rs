@@ -20,8 +20,8 @@ use super::counters::{
 use super::histogram::Distribution;
 use super::metrics::{
     BOUNDS, BUILD, BYTES_IN, BYTES_OUT, CHECK_CACHE, CHECK_PARITY, CHECK_REFUSED, CHECK_STORE_OPERATIONS,
-    CHECK_STORE_SECONDS, CHECK_STORE_UP, CONNECTIONS, CPU, DURATION, Format, GENERATION, Gauges, IN_FLIGHT, Kind,
-    LOG_DROPPED, MEMORY, METRICS, Metric, QUANTILE, REFUSED, RELOADS, REQUESTS, SERVE, SERVICE, STALLS,
+    CHECK_STORE_SECONDS, CHECK_STORE_UP, CONNECTIONS, CPU, DURATION, Format, GENERATION, Gauges, IN_FLIGHT, KEY_USED,
+    Kind, LOG_DROPPED, MEMORY, METRICS, Metric, QUANTILE, REFUSED, RELOADS, REQUESTS, SERVE, SERVICE, STALLS,
     UPSTREAM_CONNECTIONS, UPSTREAM_FAILURES, UPSTREAM_QUEUE, UPSTREAM_QUEUE_SECONDS,
 };
 use super::window::{Figures, Latency, Window};
@@ -165,7 +165,9 @@ impl Reading {
                 })
             })
         });
-        counters(out, &CHECK_PARITY, compared)
+        counters(out, &CHECK_PARITY, compared)?;
+        let keys = self.gauges.keys.iter();
+        counters(out, &KEY_USED, keys.map(|of| ([("check", &*of.check), ("key", &*of.key)], of.used)))
     }
 
     fn check_stores(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -337,7 +339,7 @@ impl Process {
 #[cfg(test)]
 mod tests {
     use super::super::counters::Outcome;
-    use super::super::metrics::{CheckGauge, HandlerGauge, RouteGauge, UpstreamGauge};
+    use super::super::metrics::{CheckGauge, HandlerGauge, KeyGauge, RouteGauge, UpstreamGauge};
     use super::super::{Destination, UNMATCHED};
     use super::*;
 
@@ -345,6 +347,7 @@ mod tests {
         Gauges {
             upstreams: vec![UpstreamGauge { name: "php".to_owned(), in_use: 3, idle: 1, waiting: 2 }],
             handlers: vec![HandlerGauge { name: "users".to_owned(), stalls: 4 }],
+            keys: vec![KeyGauge { check: "signed".to_owned(), key: "shop-app#2".to_owned(), used: 3 }],
             routes: vec![RouteGauge { name: "order".to_owned(), serve: "new" }],
             checks: vec![CheckGauge {
                 name: "login".to_owned(),
@@ -415,6 +418,7 @@ mod tests {
             "strangler_route_serve{route=\"order\",serve=\"legacy\"} 0",
             "strangler_route_serve{route=\"order\",serve=\"new\"} 1",
             "strangler_check_refused_total{route=\"order\",check=\"login\",reason=\"expired\"} 1",
+            "strangler_check_key_used_total{check=\"signed\",key=\"shop-app#2\"} 3",
             "strangler_config_generation 7",
             "strangler_config_reloads_total{result=\"rejected\"} 1",
             "strangler_upstream_connections{upstream=\"php\",state=\"in_use\"} 3",

@@ -86,6 +86,8 @@ metrics! {
         "Requests that a check refused, by reason";
     CHECK_PARITY = Counter "strangler_check_parity_total" ["route", "check", "edge", "legacy"]
         "Requests on which the check's verdict (edge: pass, refuse, undecided) was compared with the legacy side's (pass, refuse)";
+    KEY_USED = Counter "strangler_check_key_used_total" ["check", "key"]
+        "Requests accepted with each key of a check";
     CHECK_STORE_OPERATIONS = Counter "strangler_check_store_operations_total" ["check", "result"]
         "Operations on the check's store, by result: hit, miss (read), done (written), error, timeout, rejected (not tried)";
     CHECK_STORE_SECONDS = Counter "strangler_check_store_seconds_total" ["check"]
@@ -136,6 +138,7 @@ impl Metric {
 pub(crate) struct Gauges {
     pub(crate) upstreams: Vec<UpstreamGauge>,
     pub(crate) handlers: Vec<HandlerGauge>,
+    pub(crate) keys: Vec<KeyGauge>,
     pub(crate) routes: Vec<RouteGauge>,
     pub(crate) checks: Vec<CheckGauge>,
     pub(crate) generation: u64,
@@ -150,6 +153,14 @@ pub(crate) struct UpstreamGauge {
     pub(crate) in_use: u64,
     pub(crate) idle: u64,
     pub(crate) waiting: u64,
+}
+
+/// How often a key of a check was used.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyGauge {
+    pub(crate) check: String,
+    pub(crate) key: String,
+    pub(crate) used: u64,
 }
 
 /// How often a handler stalled its worker.

@@ -24,7 +24,7 @@ use std::time::Instant;
 pub(crate) use self::access_log::Destination;
 pub(crate) use self::counters::{CheckStats, RouteStats, UpstreamStats};
 pub(crate) use self::exchange::{Exchange, Recorded, Recorder};
-pub(crate) use self::metrics::{CheckGauge, Format, Gauges, HandlerGauge, RouteGauge, UpstreamGauge};
+pub(crate) use self::metrics::{CheckGauge, Format, Gauges, HandlerGauge, KeyGauge, RouteGauge, UpstreamGauge};
 pub(crate) use self::readiness::Readiness;
 pub(crate) use self::window::{Figures, Latency, Window};
 

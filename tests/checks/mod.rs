@@ -3,6 +3,7 @@
 mod forward;
 mod jwt;
 mod session;
+mod signature;
 
 use axum::Router;
 use axum::routing::any;

@@ -66,26 +66,31 @@ impl<'a> Parameters<'a> {
         Ok(())
     }
 
-    /// Adds one that came another way.
-    pub fn add(&mut self, name: &'a str, value: &'a [u8]) {
-        self.0.push((Cow::Borrowed(name.as_bytes()), Cow::Borrowed(value)));
-    }
-
     /// Every value of that name.
     pub fn all(&self, name: &str) -> impl Iterator<Item = &[u8]> {
         self.0.iter().filter(move |pair| &*pair.0 == name.as_bytes()).map(|pair| &*pair.1)
     }
 
-    /// The string of all but the parameter `except`. `apart` are texts that no decoded value may hold.
+    /// The string of all but the parameter `except`, and of `more` that came another way. `apart` are
+    /// texts that no decoded value may hold.
     ///
     /// # Errors
     /// The parameters have no one reading.
-    pub fn join(mut self, except: &str, canonical: Canonical, apart: &[&[u8]]) -> Result<Vec<u8>, Ambiguous> {
-        refuse_what_php_reads_differently(&self.0)?;
-        self.0.retain(|pair| &*pair.0 != except.as_bytes());
-        self.0.sort_unstable();
-        let mut out = Vec::with_capacity(self.0.iter().map(|(name, value)| name.len() + value.len() + 2).sum());
-        for (name, value) in &self.0 {
+    pub fn join(
+        &self,
+        except: &str,
+        more: &[(&str, &[u8])],
+        canonical: Canonical,
+        apart: &[&[u8]],
+    ) -> Result<Vec<u8>, Ambiguous> {
+        let own = self.0.iter().map(|(name, value)| (&**name, &**value));
+        let more = more.iter().map(|(name, value)| (name.as_bytes(), *value));
+        let mut pairs: Vec<(&[u8], &[u8])> = own.chain(more).collect();
+        refuse_what_php_reads_differently(&pairs)?;
+        pairs.retain(|(name, _)| *name != except.as_bytes());
+        pairs.sort_unstable();
+        let mut out = Vec::with_capacity(pairs.iter().map(|(name, value)| name.len() + value.len() + 2).sum());
+        for (name, value) in pairs {
             if !out.is_empty() {
                 out.push(b'&');
             }
@@ -112,7 +117,7 @@ impl<'a> Parameters<'a> {
 }
 
 /// PHP's `urldecode`: `+` is a space, a broken escape stays as it is.
-fn decode(text: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn decode(text: &[u8]) -> Cow<'_, [u8]> {
     if memchr::memchr2(b'%', b'+', text).is_none() {
         return Cow::Borrowed(text);
     }
@@ -144,7 +149,7 @@ fn decode(text: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// RFC 3986 as PHP's `rawurlencode`.
-fn encode(text: &[u8], out: &mut Vec<u8>) {
+pub(super) fn encode(text: &[u8], out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or(b'0');
     for byte in text {
@@ -156,7 +161,7 @@ fn encode(text: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Two names for one variable, `a` beside `a[x]`, `a[x]` beside `a[x][y]`, `a[]` beside any: the last one sent wins.
-fn refuse_what_php_reads_differently(pairs: &[Pair<'_>]) -> Result<(), Ambiguous> {
+fn refuse_what_php_reads_differently(pairs: &[(&[u8], &[u8])]) -> Result<(), Ambiguous> {
     let mut names = pairs.iter().map(|(name, _)| php_name(name)).collect::<Result<Vec<_>, _>>()?;
     names.sort_unstable();
     for pair in names.windows(2) {
@@ -234,7 +239,7 @@ mod tests {
         let mut parameters = Parameters::default();
         parameters.read(query.as_bytes())?;
         parameters.read(form.as_bytes())?;
-        parameters.join("signature", canonical, &[]).map(|joined| String::from_utf8_lossy(&joined).into_owned())
+        parameters.join("signature", &[], canonical, &[]).map(|joined| String::from_utf8_lossy(&joined).into_owned())
     }
 
     fn decoded(query: &str) -> Result<String, Ambiguous> {
@@ -263,7 +268,9 @@ mod tests {
 
     #[test]
     fn what_php_would_read_by_the_order_sent_is_ambiguous() {
-        for query in ["a=1&a=2", "a.b=1&a_b=2", "a b=1&a_b=2", "a=1&a[x]=2", "a[x]=1&a[x][y]=2", "a[]=1&a[]=2", "a[]=1&a[0]=2"] {
+        for query in
+            ["a=1&a=2", "a.b=1&a_b=2", "a b=1&a_b=2", "a=1&a[x]=2", "a[x]=1&a[x][y]=2", "a[]=1&a[]=2", "a[]=1&a[0]=2"]
+        {
             assert_eq!(decoded(query), Err(Ambiguous::Twice), "{query}");
         }
         // `a!` and `a-b` sort between `a` and `a[x]`.
@@ -284,16 +291,18 @@ mod tests {
 
     #[test]
     fn arrays_with_keys_of_their_own_are_signed_as_written() {
-        assert_eq!(decoded("items[1][id]=7&items[0][id]=5&tag[]=x&a.b=1").unwrap(),
-            "a.b=1&items[0][id]=5&items[1][id]=7&tag[]=x");
+        assert_eq!(
+            decoded("items[1][id]=7&items[0][id]=5&tag[]=x&a.b=1").unwrap(),
+            "a.b=1&items[0][id]=5&items[1][id]=7&tag[]=x"
+        );
     }
 
     #[test]
     fn text_that_keeps_two_parts_of_the_string_apart_is_not_part_of_a_value() {
         let mut parameters = Parameters::default();
         parameters.read(b"a=1%0aGET").unwrap();
-        assert_eq!(parameters.clone().join("signature", Canonical::Decoded, &[b"\n"]), Err(Ambiguous::Separator));
-        assert!(parameters.join("signature", Canonical::Percent, &[b"\n"]).is_ok());
+        assert_eq!(parameters.join("signature", &[], Canonical::Decoded, &[b"\n"]), Err(Ambiguous::Separator));
+        assert!(parameters.join("signature", &[], Canonical::Percent, &[b"\n"]).is_ok());
     }
 
     proptest! {

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName};
 
 /// A part of the string that a request fills in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
+pub(crate) enum Part {
     /// Text of the template's own.
     Text(String),
     /// `{params}`: see `parameters.rs`.
@@ -17,7 +17,7 @@ pub enum Part {
     Path,
     /// `{query}`, as sent, without the question mark.
     Query,
-    /// `{host}`, in lower case, with the port if the client wrote one.
+    /// `{host}`, in lower case, without a port.
     Host,
     /// `{body_sha256}`: of the body that came, in lower-case hex.
     BodySha256,
@@ -33,7 +33,7 @@ pub enum Part {
 
 /// What is wrong with a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TemplateFault {
+pub(crate) enum TemplateFault {
     /// `{` without `}`, or `}` alone.
     Brace,
     /// There is no such part.
@@ -43,36 +43,36 @@ pub enum TemplateFault {
 }
 
 /// The names of all parts, for remedies.
-pub const PARTS: [&str; 9] =
+pub(crate) const PARTS: [&str; 9] =
     ["params", "method", "path", "query", "host", "body_sha256", "app", "timestamp", "nonce"];
 
 /// The string to be signed, with holes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Template(Vec<Part>);
+pub(crate) struct Template(Vec<Part>);
 
 /// What a request puts into the holes.
 #[derive(Clone, Copy, Debug)]
-pub struct Filling<'a> {
+pub(crate) struct Filling<'a> {
     /// Joined parameters.
-    pub params: &'a [u8],
+    pub(crate) params: &'a [u8],
     /// The method.
-    pub method: &'a str,
+    pub(crate) method: &'a str,
     /// The raw path.
-    pub path: &'a str,
+    pub(crate) path: &'a str,
     /// The raw query.
-    pub query: &'a str,
-    /// Host and port.
-    pub host: &'a str,
+    pub(crate) query: &'a str,
+    /// The host.
+    pub(crate) host: &'a str,
     /// Of the body, in hex.
-    pub body_sha256: &'a str,
+    pub(crate) body_sha256: &'a str,
     /// Who signs.
-    pub app: &'a [u8],
+    pub(crate) app: &'a [u8],
     /// When.
-    pub timestamp: &'a [u8],
+    pub(crate) timestamp: &'a [u8],
     /// Once.
-    pub nonce: &'a [u8],
+    pub(crate) nonce: &'a [u8],
     /// The header fields.
-    pub headers: &'a HeaderMap,
+    pub(crate) headers: &'a HeaderMap,
 }
 
 impl Template {
@@ -80,7 +80,7 @@ impl Template {
     ///
     /// # Errors
     /// A brace too many, or a part that there is not.
-    pub fn parse(text: &str) -> Result<Self, TemplateFault> {
+    pub(crate) fn parse(text: &str) -> Result<Self, TemplateFault> {
         let mut parts = Vec::new();
         let mut plain = String::new();
         let mut rest = text;
@@ -109,13 +109,13 @@ impl Template {
 
     /// Whether it has this part.
     #[must_use]
-    pub fn has(&self, part: &Part) -> bool {
+    pub(crate) fn has(&self, part: &Part) -> bool {
         self.0.contains(part)
     }
 
     /// Two parts with nothing between them, so that the end of one can pass for the beginning of the other.
     #[must_use]
-    pub fn touching(&self) -> bool {
+    pub(crate) fn touching(&self) -> bool {
         self.0.windows(2).any(|pair| !pair.iter().any(|part| matches!(part, Part::Text(_))))
     }
 
@@ -138,7 +138,7 @@ impl Template {
 
     /// The string that was signed.
     #[must_use]
-    pub fn fill(&self, filling: &Filling<'_>) -> Vec<u8> {
+    pub(crate) fn fill(&self, filling: &Filling<'_>) -> Vec<u8> {
         let mut out = Vec::with_capacity(filling.params.len() + 128);
         for part in &self.0 {
             match part {

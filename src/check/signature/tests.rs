@@ -1,0 +1,139 @@
+//! The check as a whole, but for the network: see `tests/checks/signature.rs` for that.
+
+use std::net::SocketAddr;
+
+use ::http::Request;
+
+use super::algorithm::Algorithm;
+use super::keys::tests::key;
+use super::parameters::Canonical;
+use super::string::StringScheme;
+use super::template::Template;
+use super::*;
+use crate::http::{CanonicalPath, Host, RequestBody};
+
+fn settings(apps: &[(&str, &str)]) -> Settings {
+    Settings {
+        scheme: SchemeSettings::String(Box::new(StringScheme {
+            algorithm: Algorithm::HmacSha256,
+            encoding: algorithm::Encoding::Hex,
+            canonical: Canonical::Decoded,
+            template: Template::parse("{params}").unwrap(),
+            fields: fields::Fields::default(),
+        })),
+        apps: apps.iter().map(|(app, secret)| ((*app).to_owned(), vec![key(secret, None)])).collect(),
+        window: Duration::from_secs(300),
+        nonces: NonceSettings::Memory { capacity: 1000 },
+        spool_memory: 1 << 10,
+        spool_disk: 1 << 20,
+    }
+}
+
+fn unsigned(target: &str, timestamp: u64, nonce: &str) -> Unsigned {
+    let request = Request::get(target).header("host", "shop.example").body(()).unwrap();
+    let head = request.into_parts().0;
+    let (app, nonce) = ("shop-app".to_owned(), nonce.to_owned());
+    Unsigned { head, host: "shop.example".to_owned(), body: Vec::new(), app, timestamp, nonce }
+}
+
+/// The reason of a refusal, or nothing for a request that passes.
+async fn examined(check: &Signature, head: &request::Parts) -> Option<&'static str> {
+    let loopback: SocketAddr = "127.0.0.1:80".parse().unwrap();
+    let (host, path) =
+        (Host::of(head.version, &head.uri, &head.headers).unwrap(), CanonicalPath::of(&head.uri).unwrap());
+    let mut subject = Subject {
+        head,
+        host: &host,
+        path: &path,
+        client: &Client::of_connection(loopback, loopback),
+        request_id: &::http::HeaderValue::from_static("id"),
+        body: &mut RequestBody::empty(),
+        deadline: tokio::time::Instant::now() + Duration::from_secs(5),
+    };
+    match check.examine(&mut subject).await {
+        Verdict::Pass(_) => None,
+        Verdict::Refuse(refused) | Verdict::Legacy(refused) => {
+            assert_eq!(refused.answer, Answer::SignatureRefused);
+            Some(refused.reason)
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_published_vector_is_signed_as_published() {
+    let check = Signature::new(settings(&[("shop-app", "s3cret")]), None);
+    let signed = check.sign(unsigned("/cart?sku=A%201%2Fb", 1_700_000_000, "n-1")).unwrap();
+    assert_eq!(signed.string, b"app=shop-app&nonce=n-1&sku=A 1/b&timestamp=1700000000");
+    assert_eq!(signed.signature, "7794e3a1cb6a96955d3834bac756abc400774997c40a170234d93cda4db1d301");
+    assert_eq!(examined(&check, &signed.head).await, Some("stale"));
+}
+
+#[tokio::test]
+async fn each_step_that_fails_has_its_own_reason_and_all_have_one_answer() {
+    let check = Signature::new(settings(&[("shop-app", "s3cret"), ("till", "t")]), None);
+    let signed = |timestamp, nonce| check.sign(unsigned("/cart?sku=1", timestamp, nonce)).unwrap().head;
+    let changed = |head: &request::Parts, from: &str, to: &str| {
+        let mut head = head.clone();
+        head.uri = head.uri.to_string().replace(from, to).parse().unwrap();
+        head
+    };
+    let good = signed(now(), "n-1");
+    assert_eq!(examined(&check, &changed(&good, "sku=1", "sku=2")).await, Some("signature"));
+    assert_eq!(examined(&check, &changed(&good, "shop-app", "till")).await, Some("signature"));
+    assert_eq!(examined(&check, &changed(&good, "shop-app", "nobody")).await, Some("unknown_key"));
+    assert_eq!(examined(&check, &changed(&good, "&nonce=n-1", "")).await, Some("missing"));
+    assert_eq!(examined(&check, &changed(&good, "sku=1", "sku=1&sku=1")).await, Some("ambiguous"));
+    assert_eq!(examined(&check, &changed(&good, "&signature=", "&signature=0&signature=")).await, Some("malformed"));
+    assert_eq!(examined(&check, &signed(now() - 302, "n-2")).await, Some("stale"));
+    assert_eq!(examined(&check, &signed(now() + 302, "n-3")).await, Some("future"));
+    // None of these spent the nonce.
+    assert_eq!(examined(&check, &good).await, None);
+    assert_eq!(examined(&check, &good).await, Some("replay"));
+    assert_eq!(check.uses().collect::<Vec<_>>(), [("shop-app", 1), ("till", 0)]);
+}
+
+#[tokio::test]
+async fn an_unsafe_request_signed_before_the_start_is_refused() {
+    let check = Signature::new(settings(&[("shop-app", "s3cret")]), None);
+    let sent = |method: Method, timestamp, nonce| {
+        let mut head = check.sign(unsigned("/cart", timestamp, nonce)).unwrap().head;
+        head.method = method;
+        head
+    };
+    assert_eq!(examined(&check, &sent(Method::POST, now() - 1, "n-1")).await, Some("restarted"));
+    assert_eq!(examined(&check, &sent(Method::GET, now() - 1, "n-2")).await, None);
+    assert_eq!(examined(&check, &sent(Method::POST, now() + 5, "n-3")).await, None);
+}
+
+#[tokio::test]
+async fn spent_nonces_outlive_an_exchange_of_keys() {
+    let before = Signature::new(settings(&[("shop-app", "s3cret")]), None);
+    let head = before.sign(unsigned("/cart", now() + 5, "n-1")).unwrap().head;
+    assert_eq!(examined(&before, &head).await, None);
+    let after = Signature::new(settings(&[("shop-app", "s3cret"), ("till", "t")]), Some(&before));
+    assert_eq!(examined(&after, &head).await, Some("replay"));
+    // A wider window would accept what was forgotten: it begins anew, and refuses what is older.
+    let mut wider = settings(&[("shop-app", "s3cret")]);
+    wider.window = Duration::from_secs(600);
+    let mut posted = before.sign(unsigned("/cart", now() - 1, "n-2")).unwrap().head;
+    posted.method = Method::POST;
+    assert_eq!(examined(&Signature::new(wider, Some(&after)), &posted).await, Some("restarted"));
+}
+
+#[tokio::test]
+async fn a_message_signature_made_here_is_accepted_here_once() {
+    let mut settings = settings(&[("shop-app", "s3cret")]);
+    settings.scheme = SchemeSettings::Rfc9421(Profile { components: Vec::new(), tag: Some("shop".to_owned()) });
+    let check = Signature::new(settings, None);
+    let signed = check.sign(unsigned("/cart?b=1", now(), "n-1")).unwrap();
+    assert!(
+        signed
+            .string
+            .starts_with(b"\"@method\": GET\n\"@authority\": shop.example\n\"@path\": /cart\n\"@query\": ?b=1\n")
+    );
+    let mut moved = signed.head.clone();
+    moved.uri = "/cart?b=2".parse().unwrap();
+    assert_eq!(examined(&check, &moved).await, Some("signature"));
+    assert_eq!(examined(&check, &signed.head).await, None);
+    assert_eq!(examined(&check, &signed.head).await, Some("replay"));
+}

@@ -1,0 +1,207 @@
+//! Signed requests through a running gateway: signers in other languages, replays, bodies.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::routing::any;
+
+use crate::support::gateway::{Gateway, gateway, run};
+use crate::support::temp_dir;
+use crate::support::upstream::{Service, service, upstream};
+
+const SECRET: &str = "s3cret";
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// A gateway that demands signatures, and what its side was given.
+struct Signed {
+    gateway: Gateway,
+    calls: Arc<AtomicU64>,
+    _app: Service,
+    _secrets: tempfile::TempDir,
+}
+
+async fn signed(extra: &str) -> Signed {
+    let calls = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&calls);
+    let echo = async move |body: Bytes| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        body
+    };
+    let app = service(Router::new().fallback(any(echo)).layer(axum::extract::DefaultBodyLimit::disable())).await;
+    let secrets = temp_dir("signature");
+    let path = secrets.path().join("shop");
+    std::fs::write(&path, format!("{SECRET}\n")).unwrap();
+    let check = format!(
+        "[check.signed]\nkind = \"signature\"\nkeys = {{ shop-app = {{ file = \"{}\" }} }}\n{extra}\n",
+        path.display()
+    );
+    let gateway = gateway()
+        .server("limits = { connections_per_client = 4000 }")
+        .toml(upstream("app", &[app.url()], ""))
+        .toml(check)
+        .toml("[[route]]\nname = \"cart\"\npath = \"/cart\"\nlegacy = \"app\"\ncheck = [\"signed\"]\n")
+        .start()
+        .await;
+    Signed { gateway, calls, _app: app, _secrets: secrets }
+}
+
+/// Has a script of another language print a signed target.
+fn printed(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+const PYTHON: &str = r#"
+import hashlib, hmac, sys, time, urllib.parse
+secret, nonce = sys.argv[1], sys.argv[2]
+params = {"app": "shop-app", "timestamp": str(int(time.time())), "nonce": nonce, "sku": "A 1/b", "name": "Käse=10%"}
+params.update(dict(pair.split("=", 1) for pair in sys.argv[3:]))
+string = "&".join(f"{k}={v}" for k, v in sorted(params.items()))
+params["signature"] = hmac.new(secret.encode(), string.encode(), hashlib.sha256).hexdigest()
+print("/cart?" + urllib.parse.urlencode(params))
+"#;
+
+const PHP: &str = r#"
+[$secret, $nonce] = [$argv[1], $argv[2]];
+$params = ["app" => "shop-app", "timestamp" => (string) time(), "nonce" => $nonce, "sku" => "A 1/b", "name" => "Käse=10%"];
+ksort($params, SORT_STRING);
+$string = implode("&", array_map(fn ($k, $v) => "$k=$v", array_keys($params), $params));
+$params["signature"] = hash_hmac("sha256", $string, $secret);
+echo "/cart?" . http_build_query($params);
+"#;
+
+fn by_python(nonce: &str, more: &[&str]) -> String {
+    printed("python3", &[&["-c", PYTHON, SECRET, nonce], more].concat())
+}
+
+#[tokio::test]
+async fn signers_in_python_and_php_are_understood() {
+    let edge = signed("").await;
+    let Signed { gateway, .. } = &edge;
+    for target in [by_python("n-1", &[]), printed("php", &["-r", PHP, "--", SECRET, "n-2"])] {
+        assert_eq!(gateway.ask(&target).await.0, 200, "{target}");
+        let other = target.replace("sku=A", "sku=B");
+        assert_eq!(gateway.ask(&other).await.0, 401, "{other}");
+    }
+    gateway.until_metric("strangler_check_key_used_total", &[("check", "signed"), ("key", "shop-app")], 2.0).await;
+}
+
+#[tokio::test]
+async fn a_refusal_says_which_step_failed_to_the_operator_and_nothing_to_the_client() {
+    let edge = signed("").await;
+    let Signed { gateway, calls, .. } = &edge;
+    let good = by_python("n-1", &[]);
+    assert_eq!(gateway.ask(&good).await.0, 200);
+    let old = by_python("n-2", &[&format!("timestamp={}", now() - 400)]);
+    let forged = by_python("n-3", &[]).replace("sku=A", "sku=B");
+    let stranger = by_python("n-4", &["app=nobody"]);
+    let mut answers = Vec::new();
+    for target in [&good, &old, &forged, &stranger] {
+        answers.push(gateway.ask(target).await);
+    }
+    let refused = (401, r#"{"code":40102,"message":"signature refused","data":null}"#.to_owned());
+    assert_eq!(answers, vec![refused; 4]);
+    let reasons: Vec<_> = gateway.until_records(5).await.iter().map(|record| record["refused"].clone()).collect();
+    assert_eq!(reasons[1..], ["replay", "stale", "signature", "unknown_key"]);
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+    assert!(!gateway.log().contains(SECRET));
+}
+
+#[tokio::test]
+async fn one_request_sent_a_thousand_times_at_once_is_accepted_once() {
+    let edge = signed("").await;
+    let Signed { gateway, calls, .. } = &edge;
+    let target = by_python("n-1", &[]);
+    let asked = (0..1000).map(|_| gateway.ask(&target));
+    let answers = futures_util::future::join_all(asked).await;
+    let count = |status| answers.iter().filter(|answer| answer.0 == status).count();
+    assert_eq!((count(200), count(401)), (1, 999));
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_body_is_known_to_be_the_signed_one_before_a_side_sees_it() {
+    let edge = signed("spool = { memory = \"64KiB\" }").await;
+    let Signed { gateway, calls, .. } = &edge;
+    for (nonce, size) in [("small", 10), ("large", 300_000)] {
+        let body = "x".repeat(size);
+        let digest = printed(
+            "python3",
+            &["-c", "import hashlib,sys; print(hashlib.sha256(b'x'*int(sys.argv[1])).hexdigest())", &size.to_string()],
+        );
+        // Dated ahead: what was signed before the gateway started could have been accepted by another.
+        let fields = [format!("timestamp={}", now() + 5), format!("body_sha256={digest}")];
+        let target = by_python(nonce, &[&fields[0], &fields[1]]);
+        let sent = async |body: String| {
+            let answer =
+                gateway.request("POST", &target).header("content-type", "text/plain").body(body).send().await.unwrap();
+            (answer.status().as_u16(), answer.text().await.unwrap())
+        };
+        let before = calls.load(Ordering::Relaxed);
+        assert_eq!(sent(body.replacen('x', "y", 1)).await.0, 401);
+        assert_eq!(calls.load(Ordering::Relaxed), before, "a side saw a body that nobody signed");
+        assert!(sent(body.clone()).await == (200, body), "{size} bytes");
+    }
+}
+
+#[tokio::test]
+async fn parameters_of_a_form_are_signed_with_those_of_the_query() {
+    let edge = signed("").await;
+    let Signed { gateway, .. } = &edge;
+    let target = by_python("n-1", &[&format!("timestamp={}", now() + 5)]);
+    let (path, query) = target.split_once('?').unwrap();
+    let (query, form) = query.split_once("&sku=").unwrap();
+    let post = async |form: &str| {
+        let request = gateway.request("POST", &format!("{path}?{query}"));
+        let request = request.header("content-type", "application/x-www-form-urlencoded; charset=utf-8");
+        request.body(form.to_owned()).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(post(&format!("sku={form}&more=1")).await, 401);
+    assert_eq!(post(&format!("sku={form}")).await, 200);
+}
+
+#[tokio::test]
+async fn what_was_signed_before_the_start_is_not_accepted_again_by_an_unsafe_method() {
+    let edge = signed("").await;
+    let Signed { gateway, .. } = &edge;
+    let target = by_python("n-1", &[&format!("timestamp={}", now() - 30)]);
+    let status = gateway.request("POST", &target).send().await.unwrap().status();
+    assert_eq!(status.as_u16(), 401);
+    assert_eq!(gateway.until_records(1).await[0]["refused"], "restarted");
+}
+
+#[tokio::test]
+async fn the_command_sign_makes_requests_that_the_gateway_accepts() {
+    let edge = signed("string = \"{method}\\n{path}\\n{params}\"").await;
+    let Signed { gateway, .. } = &edge;
+    let table = gateway.table().to_str().unwrap();
+    let signed = |arguments: &[&str]| {
+        let (code, out, err) = run(&[&["sign", "-c", table], arguments].concat(), gateway.dir());
+        assert_eq!(code, 0, "{out}{err}");
+        out
+    };
+    let json: serde_json::Value =
+        serde_json::from_str(&signed(&["signed", "GET", &gateway.url("/cart?sku=A%201"), "--json"])).unwrap();
+    assert_eq!(json["key"], "shop-app");
+    assert!(json["string"].as_str().unwrap().starts_with("GET\n/cart\napp=shop-app&nonce="), "{json}");
+    assert_eq!(reqwest::get(json["url"].as_str().unwrap()).await.unwrap().status().as_u16(), 200);
+
+    let ahead = (now() + 5).to_string();
+    let text =
+        signed(&["signed", "POST", &gateway.url("/cart"), "-d", "it's=1", "--timestamp", &ahead, "--nonce", "n-1"]);
+    assert!(
+        text.contains(&format!("signed     POST\\n/cart\\napp=shop-app&it's=1&nonce=n-1&timestamp={ahead}\n")),
+        "{text}"
+    );
+    let curl = text.lines().find(|line| line.starts_with("curl ")).unwrap();
+    let status = printed("sh", &["-c", &format!("{curl} -s -o /dev/null -w '%{{http_code}}'")]);
+    assert_eq!(status, "200", "{curl}");
+}
