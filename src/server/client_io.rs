@@ -26,6 +26,10 @@ use crate::http::Timeouts;
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
 
+/// Up to here an answer's pieces are put together before they are written: that costs less than what the kernel
+/// spends on gathering them, 0.2 µs.
+const GATHERED: usize = 2 << 10;
+
 /// Sent by hand, since hyper knows no such deadline.
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
@@ -194,7 +198,10 @@ impl AsyncWrite for ClientIo {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        let polled = match gather(bufs, &mut [0; GATHERED]) {
+            Some(whole) => Pin::new(&mut this.stream).poll_write(cx, whole),
+            None => Pin::new(&mut this.stream).poll_write_vectored(cx, bufs),
+        };
         this.written(polled, cx)
     }
 
@@ -234,6 +241,17 @@ impl AsyncWrite for ClientIo {
             }
         }
     }
+}
+
+/// All of the pieces as one, if there is room for them.
+fn gather<'r>(pieces: &[io::IoSlice<'_>], room: &'r mut [u8]) -> Option<&'r [u8]> {
+    let mut length = 0;
+    for piece in pieces {
+        let end = length + piece.len();
+        room.get_mut(length..end)?.copy_from_slice(piece);
+        length = end;
+    }
+    room.get(..length)
 }
 
 #[cfg(test)]

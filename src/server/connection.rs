@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::future::{Future as _, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -81,12 +82,22 @@ pub(super) async fn serve(stream: TcpStream, connection: Connection, mut phases:
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
+    let news = phases.clone();
     let ended = {
-        let mut serving = pin!(serving);
-        tokio::select! {
-            biased;
-            ended = serving.as_mut() => ended,
-            () = draining(&mut phases) => {
+        let (mut serving, mut draining) = (pin!(serving), pin!(draining(&mut phases)));
+        let mut listens = false;
+        let ended = poll_fn(|cx| match serving.as_mut().poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(Some(ended)),
+            // Asked once it listens, and then only when there are news: to ask costs more than to look.
+            Poll::Pending if !listens || news.has_changed().unwrap_or(true) => {
+                listens = true;
+                draining.as_mut().poll(cx).map(|()| None)
+            }
+            Poll::Pending => Poll::Pending,
+        });
+        match ended.await {
+            Some(ended) => ended,
+            None => {
                 serving.as_mut().graceful_shutdown();
                 serving.await
             }

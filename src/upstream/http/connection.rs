@@ -19,7 +19,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::Server;
 use super::socket::{Socket, Stream};
@@ -47,6 +47,10 @@ pub(super) struct Connection {
     sender: SendRequest<Upload>,
     /// Gone once it has ended.
     driver: Option<Driver>,
+    /// Whether hyper holds a waker of whoever drove it last.
+    awaited: bool,
+    /// Moved only when it fires, and so often early: a busy connection costs no timer a request.
+    timer: Pin<Box<Sleep>>,
     /// What it left when it ended.
     left: Option<http1::Parts<TokioIo<Socket>>>,
 }
@@ -67,12 +71,15 @@ impl Connection {
             .handshake(TokioIo::new(Socket::new(stream)))
             .await
             .map_err(|error| Error::Broken { source: Some(error.into()) })?;
-        Ok(Box::new(Self { sender, driver: Some(driver), left: None }))
+        let timer = Box::pin(sleep_until(deadline));
+        Ok(Box::new(Self { sender, driver: Some(driver), awaited: false, timer, left: None }))
     }
 
-    /// Lets it go on without a word to whoever drove it last, who would else be woken by the next request.
+    /// Lets it go on if there may be something to do, so that the next request wakes nobody who drove it before.
     pub(super) fn rest(&mut self) {
-        self.drive(&mut Context::from_waker(Waker::noop()));
+        if self.awaited || !self.is_ready() {
+            self.go_on();
+        }
     }
 
     /// Whether it can take a request now: the last one was fully sent and its reply fully read.
@@ -80,8 +87,19 @@ impl Connection {
         self.driver.is_some() && self.sender.is_ready()
     }
 
-    /// Lets it go on; afterwards it may have ended.
+    /// Lets it go on without waking anybody later; afterwards it may have ended.
+    pub(super) fn go_on(&mut self) {
+        self.poll_driver(&mut Context::from_waker(Waker::noop()));
+        self.awaited = false;
+    }
+
+    /// Lets it go on, and has whoever drives it woken when it can go on again; afterwards it may have ended.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
+        self.poll_driver(cx);
+        self.awaited = true;
+    }
+
+    fn poll_driver(&mut self, cx: &mut Context<'_>) {
         if self.driver.as_mut().is_some_and(|driver| Pin::new(driver).poll(cx).is_ready()) {
             // Taken apart at once, not when the connection is dropped: a request that hyper had not
             // taken yet lies in the driver's queue, and is given back only when that queue goes.
@@ -107,20 +125,36 @@ impl Connection {
     ) -> Result<(Box<Self>, Response<Incoming>), Failure> {
         let upload = request.body().progress();
         let mut answered = pin!(self.sender.try_send_request(request));
-        let mut timer = pin!(sleep_until(wait.until()));
+        let mut until = wait.until();
+        if until < self.timer.deadline() {
+            self.timer.as_mut().reset(until);
+        }
+        let mut sent = false;
         let outcome = poll_fn(|cx| {
-            self.drive(cx);
             // Nobody but `drive` can bring the answer: to be woken for it would only have the task polled again.
-            if let Poll::Ready(outcome) = answered.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            let mut unwoken = Context::from_waker(Waker::noop());
+            if std::mem::replace(&mut sent, true) {
+                // Woken, most likely by the answer: with a waker in hyper's hands, taking its body would wake us.
+                self.go_on();
+                if let Poll::Ready(outcome) = answered.as_mut().poll(&mut unwoken) {
+                    return Poll::Ready(Some(outcome));
+                }
+            }
+            self.drive(cx);
+            if let Poll::Ready(outcome) = answered.as_mut().poll(&mut unwoken) {
                 return Poll::Ready(Some(outcome));
             }
-            // While the client is still sending, its own pace is what bounds the wait.
             loop {
-                ready!(timer.as_mut().poll(cx));
-                if !upload.unfinished() || Instant::now() >= wait.deadline {
-                    return Poll::Ready(None);
+                ready!(self.timer.as_mut().poll(cx));
+                let now = Instant::now();
+                if now >= until {
+                    // While the client is still sending, its own pace is what bounds the wait.
+                    if !upload.unfinished() || now >= wait.deadline {
+                        return Poll::Ready(None);
+                    }
+                    until = wait.until();
                 }
-                timer.as_mut().reset(wait.until());
+                self.timer.as_mut().reset(until);
             }
         })
         .await;

@@ -161,7 +161,7 @@ impl Pool {
             let before: usize = worker.idle();
             for place in &mut worker.places {
                 place.idle.retain_mut(|idle| {
-                    idle.connection.rest();
+                    idle.connection.go_on();
                     idle.connection.is_ready() && now.saturating_duration_since(idle.since) < self.idle
                 });
             }
