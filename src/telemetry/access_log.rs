@@ -22,13 +22,13 @@ use super::counters::WorkerCell;
 use super::line::{Clock, Line};
 
 /// A batch of this many bytes is handed over at once: each costs the wake-up of another thread and a write…
-const BATCH_BYTES: usize = 64 << 10;
+const BATCH_BYTES: usize = 256 << 10;
 /// …a smaller one after this long.
 const BATCH_DELAY: Duration = Duration::from_millis(100);
 /// Room behind a full batch for the line that made it full.
 const LINE_ROOM: usize = 8 << 10;
 /// Batches that may wait for the writer: 8 MiB of lines.
-const BATCHES: usize = 128;
+const BATCHES: usize = 32;
 /// How often the writer looks whether its file was moved away.
 const MOVED_CHECK: Duration = Duration::from_secs(1);
 /// How long the end of the process waits for the last lines.
