@@ -7,7 +7,7 @@
 //! and a path without the table's segments ends it early.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ::http::Method;
@@ -18,7 +18,8 @@ use super::{Asked, Route};
 /// What may follow a path's beginning.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
-    fixed: HashMap<Box<str>, Self>,
+    // Not by hash: a comparison or two find a segment sooner than a hash that no client can attack is made.
+    fixed: BTreeMap<Box<str>, Self>,
     one: Option<Box<Self>>,
     rest: Shape,
     here: Shape,
