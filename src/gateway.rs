@@ -220,7 +220,7 @@ fn find<'t>(table: &'t RouteTable, admitted: &Admitted) -> Result<&'t Arc<Route>
 
 impl Admitted {
     /// The request as its sides will be given it, held to the bounds of its route.
-    fn within(self, route: &Route, edge: &Edge, exchange: &mut Exchange) -> Result<(Host, Inbound), Answer> {
+    fn within(self, route: &Route, edge: &Edge, exchange: &mut Exchange) -> Result<(Host, Box<Inbound>), Answer> {
         let Self { head, body, host, path, client, request_id } = self;
         let body = RequestBody::new(body, route.body_bytes, edge.timeouts.body_gap);
         let mut body = body.within_limit().map_err(|fault| fault.answer())?;
@@ -229,7 +229,7 @@ impl Admitted {
         }
         // Every side keeps the deadline itself: a second timer here would cost each request its setting and clearing.
         let deadline = (exchange.timeline().started() + route.timeout).into();
-        Ok((host, Inbound { head, body, path, client, request_id, deadline }))
+        Ok((host, Box::new(Inbound { head, body, path, client, request_id, deadline })))
     }
 }
 

@@ -160,7 +160,7 @@ impl Handler {
     }
 
     /// Lets the service answer the request.
-    pub(crate) async fn call(&self, inbound: Inbound, timeline: &Timeline) -> Result<Response<Body>, Error> {
+    pub(crate) async fn call(&self, inbound: Box<Inbound>, timeline: &Timeline) -> Result<Response<Body>, Error> {
         let deadline = inbound.deadline;
         let timeout = deadline.into_std().saturating_duration_since(timeline.started());
         let request = request_of(inbound);
@@ -190,8 +190,8 @@ impl Handler {
 }
 
 /// The request as a handler sees it: axum's body, the client's address as axum names it.
-fn request_of(inbound: Inbound) -> Request<axum::body::Body> {
-    let Inbound { mut head, body, client, .. } = inbound;
+fn request_of(inbound: Box<Inbound>) -> Request<axum::body::Body> {
+    let Inbound { mut head, body, client, .. } = *inbound;
     head.extensions.insert(ConnectInfo(SocketAddr::new(client.ip, client.port)));
     let body = if body.is_end_stream() { axum::body::Body::empty() } else { axum::body::Body::new(body) };
     Request::from_parts(head, body)

@@ -173,7 +173,7 @@ impl Php {
         self.disk.taken()
     }
 
-    pub(crate) async fn call(&self, inbound: Inbound, timeline: &Timeline) -> Result<Response<Body>, Error> {
+    pub(crate) async fn call(&self, inbound: Box<Inbound>, timeline: &Timeline) -> Result<Response<Body>, Error> {
         match self.site.resolve(&inbound.path, &inbound.head.method)? {
             Resolved::Script(script) => self.run(&script, inbound, timeline).await,
             Resolved::File(file) => in_time(inbound.deadline, timeline, files::serve(file, &inbound.head)).await,
@@ -182,9 +182,9 @@ impl Php {
     }
 
     /// Has PHP run a script.
-    async fn run(&self, script: &Script, inbound: Inbound, timeline: &Timeline) -> Result<Response<Body>, Error> {
+    async fn run(&self, script: &Script, inbound: Box<Inbound>, timeline: &Timeline) -> Result<Response<Body>, Error> {
         self.pool.refuse_while_down()?;
-        let Inbound { head, mut body, client, request_id, deadline, .. } = inbound;
+        let Inbound { head, mut body, client, request_id, deadline, .. } = *inbound;
         let body = match body.declared_length() {
             Some(0) => Spooled::Empty,
             _ => {

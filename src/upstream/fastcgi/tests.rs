@@ -136,19 +136,19 @@ async fn body_of(bytes: &[u8]) -> RequestBody {
     incoming(raw).await
 }
 
-fn inbound(method: Method, path: &str, body: RequestBody) -> Inbound {
+fn inbound(method: Method, path: &str, body: RequestBody) -> Box<Inbound> {
     let mut head = Request::builder().method(method).uri(path).header("host", "shop.example");
     if let Some(length) = body.declared_length().filter(|&length| length > 0) {
         head = head.header("content-length", length);
     }
-    Inbound {
+    Box::new(Inbound {
         head: head.header("content-type", "text/plain").body(()).unwrap().into_parts().0,
         body,
         path: CanonicalPath::parse(path.split('?').next().unwrap()).unwrap(),
         client: Client::of_connection("127.0.0.1:5000".parse().unwrap(), "127.0.0.1:80".parse().unwrap()),
         request_id: HeaderValue::from_static("id-1"),
         deadline: Instant::now() + Duration::from_secs(20),
-    }
+    })
 }
 
 async fn get(php: &Php, path: &str) -> Result<Response<Body>, Error> {

@@ -84,14 +84,14 @@ async fn handle(
     let (mut head, body) = request.into_parts();
     let deadline = head.headers.remove("x-deadline-ms").map_or(10_000, |ms| ms.to_str().unwrap().parse().unwrap());
     head.headers.insert("x-request-id", HeaderValue::from_static("r-1"));
-    let inbound = Inbound {
+    let inbound = Box::new(Inbound {
         path: CanonicalPath::parse(head.uri.path()).unwrap(),
         head,
         body: RequestBody::new(body, 1 << 20, Duration::from_secs(1)),
         client: (*client).clone(),
         request_id: HeaderValue::from_static("r-1"),
         deadline: Instant::now() + Duration::from_millis(deadline),
-    };
+    });
     let answered = handler.call(inbound, &timeline).await;
     Ok(match answered {
         Ok(mut answer) => {

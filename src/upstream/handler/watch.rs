@@ -58,16 +58,13 @@ impl Watch {
     where
         F: Future<Output = Response<axum::body::Body>>,
     {
-        // Made in its first poll, so that both are watched at once.
+        // Made in its first poll and looked at in its last, so that all of it is watched at once.
         let mut running = pin!(async { make().await });
-        let (head, body) = poll_fn(|cx| match watch.guard(|| running.as_mut().poll(cx)) {
-            Ok(poll) => poll.map(Ok),
-            Err(message) => Poll::Ready(Err(Error::Panicked { message })),
+        poll_fn(|cx| {
+            let turn = watch.guard(|| running.as_mut().poll(cx).map(|response| look(watch, response, cx)));
+            turn.unwrap_or_else(|message| Poll::Ready(Err(Error::Panicked { message })))
         })
-        .await?
-        .into_parts();
-        let body = Coming { body, watch: Arc::clone(watch), ahead: None, ended: false };
-        Ok((head, body.look().await?))
+        .await
     }
 
     /// Runs a piece of the handler's code; a panic's text is the error.
@@ -132,32 +129,31 @@ impl Coming {
     fn ask<T>(&self, question: impl FnOnce(&axum::body::Body) -> T) -> Option<T> {
         catch_unwind(AssertUnwindSafe(|| question(&self.body))).ok()
     }
+}
 
-    /// Takes what is there without waiting: of most answers all, so that it goes out in one write with
-    /// the head. And a body that panics or fails at once is found out while there can still be a 500.
-    async fn look(mut self) -> Result<Answered, Error> {
-        if self.is_end_stream() {
-            return Ok(Answered::Whole(Bytes::new()));
-        }
-        let length = self.size_hint().exact();
-        let looked = poll_fn(|cx| Poll::Ready(Pin::new(&mut self).poll_frame(cx))).await;
-        let frame = match looked {
-            Poll::Pending => return Ok(Answered::Coming(self)),
-            Poll::Ready(None) => return Ok(Answered::Whole(Bytes::new())),
-            Poll::Ready(Some(Ok(frame))) => frame,
-            Poll::Ready(Some(Err(error))) => {
-                return Err(match error.downcast::<Panicked>() {
-                    Ok(panicked) => Error::Panicked { message: panicked.message },
-                    Err(error) => Error::Broken { source: Some(error) },
-                });
-            }
-        };
-        match frame.into_data() {
-            Ok(bytes) if length == Some(bytes.len() as u64) => Ok(Answered::Whole(bytes)),
-            Ok(bytes) => Ok(Answered::Coming(Self { ahead: Some(Frame::data(bytes)), ..self })),
-            Err(trailers) => Ok(Answered::Coming(Self { ahead: Some(trailers), ..self })),
-        }
+/// Takes what of the body is there without waiting: of most answers all, so that it goes out in one write with
+/// the head. And a body that panics or fails at once is found out while there can still be a 500.
+fn look(
+    watch: &Arc<Watch>,
+    response: Response<axum::body::Body>,
+    cx: &mut Context<'_>,
+) -> Result<(response::Parts, Answered), Error> {
+    let (head, mut body) = response.into_parts();
+    if body.is_end_stream() {
+        return Ok((head, Answered::Whole(Bytes::new())));
     }
+    let length = body.size_hint().exact();
+    let ahead = match Pin::new(&mut body).poll_frame(cx) {
+        Poll::Pending => None,
+        Poll::Ready(None) => return Ok((head, Answered::Whole(Bytes::new()))),
+        Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+            Ok(bytes) if length == Some(bytes.len() as u64) => return Ok((head, Answered::Whole(bytes))),
+            Ok(bytes) => Some(Frame::data(bytes)),
+            Err(trailers) => Some(trailers),
+        },
+        Poll::Ready(Some(Err(error))) => return Err(Error::Broken { source: Some(error.into()) }),
+    };
+    Ok((head, Answered::Coming(Coming { body, watch: Arc::clone(watch), ahead, ended: false })))
 }
 
 impl HttpBody for Coming {

@@ -118,8 +118,8 @@ impl Service {
     }
 
     /// Sends the request to one of the servers and waits for the head of its reply.
-    pub(crate) async fn call(&self, inbound: Inbound, timeline: &Timeline) -> Result<Response<Body>, Error> {
-        let Inbound { mut head, body, client, deadline, .. } = inbound;
+    pub(crate) async fn call(&self, inbound: Box<Inbound>, timeline: &Timeline) -> Result<Response<Body>, Error> {
+        let Inbound { mut head, body, client, deadline, .. } = *inbound;
         let upgrade = tunnel::asked(&mut head);
         let mut request = self.addressing.outgoing(head, body, &client, upgrade.is_some());
         let wait = Wait {

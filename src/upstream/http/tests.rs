@@ -187,14 +187,14 @@ async fn handle(
     let timeline = Timeline::start(std::time::Instant::now());
     let (mut head, body) = request.into_parts();
     let deadline = head.headers.remove("x-deadline-ms").map_or(60_000, |ms| ms.to_str().unwrap().parse().unwrap());
-    let inbound = Inbound {
+    let inbound = Box::new(Inbound {
         path: CanonicalPath::parse(head.uri.path()).unwrap(),
         head,
         body: RequestBody::new(body, 1 << 20, Duration::from_millis(200)),
         client,
         request_id: HeaderValue::from_static("r-1"),
         deadline: Instant::now() + Duration::from_millis(deadline),
-    };
+    });
     let answered = service.call(inbound, &timeline).await;
     Ok(answered.unwrap_or_else(|error| {
         let mut answer = error.answer().render(None, "r-1");
@@ -812,14 +812,14 @@ fn idle_connections_end_with_their_service() {
         let service = Service::new("orders", settings(&[&script]));
         let head = Request::get("/").body(()).unwrap().into_parts().0;
         let address = script.address;
-        let inbound = Inbound {
+        let inbound = Box::new(Inbound {
             head,
             body: RequestBody::empty(),
             path: CanonicalPath::parse("/").unwrap(),
             client: Client::of_connection(address, address),
             request_id: HeaderValue::from_static("r-1"),
             deadline: Instant::now() + LONG,
-        };
+        });
         let timeline = Timeline::start(std::time::Instant::now());
         let answer = service.call(inbound, &timeline).await.unwrap();
         assert!(matches!(answer.body(), Body::Full(_)) && timeline.service_time().is_some());
