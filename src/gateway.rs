@@ -302,7 +302,7 @@ impl Authority for Asked<'_> {
         Box::pin(async move {
             // The exchange's own moments are those of the side.
             let timeline = Timeline::start(Instant::now());
-            let failed = match place.target.call(inbound, &timeline).await {
+            let failed = match place.target.call(Box::new(inbound), &timeline).await {
                 Ok(response) => return Some(response),
                 Err(error) => error,
             };

@@ -178,7 +178,8 @@ async fn what_was_signed_before_the_start_is_not_accepted_again_by_an_unsafe_met
     assert_eq!(gateway.until_records(1).await[0]["refused"], "restarted");
 }
 
-#[tokio::test]
+// curl is waited for on this thread; the side it asks needs another.
+#[tokio::test(flavor = "multi_thread")]
 async fn the_command_sign_makes_requests_that_the_gateway_accepts() {
     let edge = signed("string = \"{method}\\n{path}\\n{params}\"").await;
     let Signed { gateway, .. } = &edge;

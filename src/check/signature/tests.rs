@@ -56,6 +56,7 @@ async fn examined(check: &Signature, head: &request::Parts) -> Option<&'static s
             assert_eq!(refused.answer, Answer::SignatureRefused);
             Some(refused.reason)
         }
+        Verdict::Answered { .. } => panic!("nobody was asked"),
     }
 }
 
