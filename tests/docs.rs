@@ -45,6 +45,9 @@ fn on_this_machine(block: &str, root: &Path) -> String {
         ];
         text.extend(assumed.map(str::to_owned));
     }
+    if !block.lines().any(|line| line.trim_start().starts_with("[[")) {
+        text.extend(["[[route]]", "path = \"/{*rest}\""].map(str::to_owned));
+    }
     text.join("\n")
 }
 
