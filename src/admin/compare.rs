@@ -10,8 +10,8 @@ use crate::telemetry::{Figures, Latency, Side, Window};
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Question {
-    window: Window,
-    latency: Latency,
+    pub(super) window: Window,
+    pub(super) latency: Latency,
 }
 
 impl Question {
@@ -36,7 +36,7 @@ pub(super) fn answer(table: &RouteTable, question: Question) -> Value {
     json!({ "window": question.window.as_str(), "generation": table.generation, "routes": routes })
 }
 
-fn compared(route: &Route, question: Question, now: Instant) -> Value {
+pub(super) fn compared(route: &Route, question: Question, now: Instant) -> Value {
     let figures = |side| route.stats.figures(side, question.window, question.latency, now);
     let (legacy, new) = (figures(Side::Legacy), figures(Side::New));
     let ratio = |q| ratio(legacy.as_ref()?, new.as_ref()?, q);
@@ -72,7 +72,7 @@ fn ratio(legacy: &Figures, new: &Figures, q: f64) -> Option<f64> {
     (!legacy.is_zero()).then(|| rounded(new.as_secs_f64() / legacy.as_secs_f64(), 3))
 }
 
-fn millis(duration: Duration) -> f64 {
+pub(super) fn millis(duration: Duration) -> f64 {
     rounded(duration.as_secs_f64() * 1_000.0, 3)
 }
 

@@ -2,24 +2,43 @@
 
 use serde_json::{Map, Value, json};
 
-use super::reload::Reloads;
+use super::reload::{Good, Reloads};
 use super::rfc3339;
 use crate::route::{Condition, Place, Route, RouteTable};
 
 /// The running table, and what became of the file's last versions.
 pub(super) fn shown(table: &RouteTable, reloads: &Reloads) -> Value {
-    let rejected = reloads.last_rejected.as_ref();
-    let good = reloads.last_good.as_ref();
-    json!({
+    let mut shown = json!({
         "generation": table.generation,
         "routes": table.routes.iter().map(|route| shown_route(route)).collect::<Vec<_>>(),
+    });
+    merge(&mut shown, reloads_shown(reloads));
+    shown
+}
+
+/// What became of the file's last versions.
+pub(super) fn reloads_shown(reloads: &Reloads) -> Value {
+    let rejected = reloads.last_rejected.as_ref();
+    let good = reloads.last_good.as_ref();
+    let loaded = |good: &Good| {
+        let hash = format!("{:016x}", good.hash);
+        json!({ "when": rfc3339(good.when), "hash": hash, "warnings": good.warnings })
+    };
+    json!({
         "reloads": { "accepted": reloads.accepted, "rejected": reloads.rejected },
-        "loaded": good.map(|good| json!({ "when": rfc3339(good.when), "warnings": good.warnings })),
+        "loaded": good.map(loaded),
         "rejected": rejected.map(|file| json!({ "when": rfc3339(file.when), "faults": file.faults })),
     })
 }
 
-fn shown_route(route: &Route) -> Value {
+/// Adds the members of one object to another.
+pub(super) fn merge(object: &mut Value, more: Value) {
+    if let (Value::Object(object), Value::Object(more)) = (object, more) {
+        object.extend(more);
+    }
+}
+
+pub(super) fn shown_route(route: &Route) -> Value {
     let name = |place: Option<&Place>| place.map(|place| place.target.name().to_owned());
     json!({
         "name": *route.name,

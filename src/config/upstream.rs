@@ -328,36 +328,49 @@ fn params(reader: &Reader<'_>) -> Vec<(String, String)> {
 
 /// A string of the file, or one that the file only says where to find.
 fn literal_or_secret(value: &Value<'_>) -> Option<String> {
-    let found = match value.node.get_ref() {
-        DeValue::String(text) => Ok(text.to_string()),
-        DeValue::Table(table) => match (table.get("env"), table.get("file"), table.len()) {
-            (Some(node), None, 1) => {
-                let name = text(&Value { sheet: value.sheet, key: "env", node })?;
-                std::env::var(&name).map_err(|error| match error {
-                    std::env::VarError::NotPresent => format!("the environment has no \"{name}\""),
-                    std::env::VarError::NotUnicode(_) => format!("\"{name}\" of the environment is not UTF-8"),
-                })
-            }
-            (None, Some(node), 1) => {
-                let written = Value { sheet: value.sheet, key: "file", node };
-                let path = path(&written)?;
-                source::read(&path, SECRET_BYTES)
-                    .map(|secret| secret.trim_end_matches(['\r', '\n']).to_owned())
-                    .map_err(|unread| format!("\"{}\" {unread}", written.as_str().unwrap_or_default()))
-            }
-            _ => return value.wrong("write { env = \"NAME\" } or { file = \"path\" }"),
-        },
-        _ => return value.wrong("write a string, { env = \"NAME\" } or { file = \"path\" }"),
+    match value.node.get_ref() {
+        DeValue::String(text) => without_nul(value, text.to_string()),
+        DeValue::Table(_) => secret(value),
+        _ => value.wrong("write a string, { env = \"NAME\" } or { file = \"path\" }"),
+    }
+}
+
+/// What the file only says where to find.
+pub(super) fn secret(value: &Value<'_>) -> Option<String> {
+    let table = match value.node.get_ref() {
+        DeValue::Table(table) => table,
+        _ => return value.wrong("write { env = \"NAME\" } or { file = \"path\" }: a secret is never in this file"),
+    };
+    let found = match (table.get("env"), table.get("file"), table.len()) {
+        (Some(node), None, 1) => {
+            let name = text(&Value { sheet: value.sheet, key: "env", node })?;
+            std::env::var(&name).map_err(|error| match error {
+                std::env::VarError::NotPresent => format!("the environment has no \"{name}\""),
+                std::env::VarError::NotUnicode(_) => format!("\"{name}\" of the environment is not UTF-8"),
+            })
+        }
+        (None, Some(node), 1) => {
+            let written = Value { sheet: value.sheet, key: "file", node };
+            let path = path(&written)?;
+            source::read(&path, SECRET_BYTES)
+                .map(|secret| secret.trim_end_matches(['\r', '\n']).to_owned())
+                .map_err(|unread| format!("\"{}\" {unread}", written.as_str().unwrap_or_default()))
+        }
+        _ => return value.wrong("write { env = \"NAME\" } or { file = \"path\" }"),
     };
     match found {
-        Ok(text) if text.contains('\0') => {
-            value.fault(format!("\"{}\" contains a NUL byte", value.key), "remove it");
-            None
-        }
-        Ok(text) => Some(text),
+        Ok(text) => without_nul(value, text),
         Err(message) => {
             value.fault(message, "");
             None
         }
     }
+}
+
+fn without_nul(value: &Value<'_>, text: String) -> Option<String> {
+    if text.contains('\0') {
+        value.fault(format!("\"{}\" contains a NUL byte", value.key), "remove it");
+        return None;
+    }
+    Some(text)
 }
