@@ -165,11 +165,6 @@ impl SideTotals {
     pub(crate) fn requests(&self) -> u64 {
         self.statuses.iter().sum()
     }
-
-    /// The same by the class of their status.
-    pub(crate) fn classes(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        STATUS_CLASSES.into_iter().zip(self.statuses)
-    }
 }
 
 /// What is recorded of one route, over all workers; lives as long as a table or an exchange holds it.
@@ -369,11 +364,6 @@ impl CheckStats {
         if let Some(counter) = cell.get_or_init(CheckCell::default).refused.get(known) {
             counter.add(1);
         }
-    }
-
-    /// The reasons that occurred, each with how often.
-    pub(crate) fn reasons(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        REFUSALS.into_iter().zip(self.totals()).filter(|(_, refused)| *refused > 0)
     }
 
     /// Refusals over all workers, in the order of [`REFUSALS`].

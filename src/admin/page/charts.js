@@ -95,7 +95,7 @@ export function curves(host, flips) {
     cursor: { drag: { x: false, y: false } },
     legend: { live: true },
     scales: { y: { range: (_, __, max) => [0, (max || 1) * 1.1] } },
-    axes: axes({}, { values: (_, splits) => splits.map((value) => millis(value)) }),
+    axes: axes({ space: 90, values: (_, splits) => splits.map((at) => new Date(at * 1000).toLocaleTimeString("en-GB")) }, { values: (_, splits) => splits.map((value) => millis(value)) }),
     series: [
       { value: (_, at) => (at ? new Date(at * 1000).toLocaleTimeString("en-GB") : "") },
       line("legacy", "legacy P50", 1, [2, 3]),

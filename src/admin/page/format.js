@@ -19,6 +19,7 @@ export function count(value) {
 
 export function millis(value) {
   if (value === null || value === undefined) return NONE;
+  if (value < 0.005) return "0 ms";
   return value >= 1000 ? `${three(value / 1000)} s` : `${three(value)} ms`;
 }
 

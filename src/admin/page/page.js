@@ -158,8 +158,9 @@ function showFile({ rejected, loaded }) {
   }
 }
 
-function showUpstreams(upstreams) {
+function showUpstreams(all) {
   const host = at("upstreams");
+  const upstreams = all.filter((one) => one.kind !== "handler");
   for (const [name, card] of known.upstreams) {
     if (upstreams.some((one) => one.name === name)) continue;
     card.element.remove();
@@ -171,9 +172,19 @@ function showUpstreams(upstreams) {
     known.upstreams.set(upstream.name, card);
     card.show(upstream);
   }
+  showHandlers(all.filter((one) => one.kind === "handler"));
 }
 
-const KINDS = { php: "PHP-FPM", http: "HTTP", handler: "handler" };
+/** Handlers take no connection and have no queue: their names are all there is to show. */
+function showHandlers(handlers) {
+  const names = handlers.map((one) => one.name).join(", ");
+  if (names === (known.handlers ?? "")) return;
+  known.handlers = names;
+  at("upstreams").querySelector(".inside")?.remove();
+  if (names) at("upstreams").append(h("li", { class: "inside" }, h("p", {}, h("strong", {}, "Handlers"), h("span", { class: "kind" }, "in this process")), h("p", { class: "facts" }, names)));
+}
+
+const KINDS = { php: "PHP-FPM", http: "HTTP" };
 
 function upstreamCard({ name, kind, limit }) {
   const fill = h("i", {});
@@ -184,7 +195,7 @@ function upstreamCard({ name, kind, limit }) {
   const element = h("li", { "data-name": name },
     h("p", {}, h("strong", {}, name), h("span", { class: "kind" }, KINDS[kind] ?? kind)),
     limit && h("span", { class: "meter", "aria-hidden": "true" }, fill),
-    h("p", { class: "facts" }, kind === "handler" ? "in this process" : use, queue, wait, failures));
+    h("p", { class: "facts" }, use, queue, wait, failures));
   const past = [];
   return { element, show(upstream) {
     past.push([upstream.waits, upstream.wait_seconds, upstream.failures]);

@@ -139,7 +139,7 @@ export class Table {
       const cells = COLUMNS.filter((other) => other.group && other.group === column.group);
       if (!column.group) groups.append(h("td", { role: "cell", class: column.key }));
       else if (cells[0] === column) {
-        groups.append(h("th", { role: "columnheader", scope: "colgroup", colspan: cells.length, class: `group ${column.key.split(".")[0]}` }, column.group));
+        groups.append(h("th", { role: "columnheader", scope: "colgroup", colspan: cells.length, class: `group ${column.ratio ? "" : column.key.split(".")[0]}` }, column.group));
       }
       const label = column.fixed ? h("span", {}, column.label)
         : h("button", { type: "button", onclick: () => this.sorted(column.key), "aria-label": column.group ? `${column.group} ${column.label}` : null }, column.label);
@@ -148,6 +148,7 @@ export class Table {
       labels.append(cell);
     }
     this.head.append(groups, labels);
+    this.table.prepend(h("colgroup", {}, COLUMNS.map((column) => h("col", { class: column.key.replace(".", " ") }))));
   }
 
   /** Takes what is so now. */
