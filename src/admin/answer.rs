@@ -15,7 +15,7 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 
 use super::compare::{self, Question};
-use super::{Admin, gauges, routes};
+use super::{Admin, gauges, report, routes, series};
 use crate::http::Answer;
 use crate::telemetry::Format;
 
@@ -31,7 +31,9 @@ const INDEX: &str = "<!doctype html>\n<meta charset=utf-8>\n<title>strangler</ti
     <li><a href=\"/metrics\">/metrics</a> metrics, as Prometheus text or OpenMetrics\n\
     <li><a href=\"/api/routes\">/api/routes</a> the table in force, and the last rejected file\n\
     <li><a href=\"/api/compare?window=1m&amp;latency=total\">/api/compare?window=1m&amp;latency=total</a> both sides of each \
-    route; windows 1m, 10m, 1h; latency total or service\n</ul>\n";
+    route; windows 1m, 10m, 1h; latency total, service or queue\n\
+    <li><a href=\"/api/report?window=1h\">/api/report?window=1h</a> the same and both sides over all routes, with CPU and \
+    memory\n</ul>\n";
 
 impl Admin {
     /// The answer to one request that reached the port at `bound`.
@@ -53,6 +55,8 @@ impl Admin {
                 json_reply(StatusCode::OK, &shown)
             },
             "/api/compare" => |admin, uri, _| admin.compare(uri.query()),
+            "/api/report" => |admin, uri, _| admin.report(uri.query()),
+            "/api/series" => |admin, uri, _| admin.series(uri.query()),
             _ => return own(Answer::NoRoute),
         };
         if !matches!(*method, Method::GET | Method::HEAD) {
@@ -72,7 +76,7 @@ impl Admin {
 
     fn metrics(&self, headers: &HeaderMap) -> Reply {
         let format = Format::negotiate(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
-        let gauges = gauges::of(&self.table.current(), &self.reloads.snapshot());
+        let gauges = gauges::of(&self.table.current(), &self.reloads.snapshot(), &self.costs.known());
         match self.telemetry.metrics(gauges, format) {
             Ok(text) => reply(StatusCode::OK, format.content_type(), text),
             Err(_) => own(Answer::Internal),
@@ -80,10 +84,28 @@ impl Admin {
     }
 
     fn compare(&self, query: Option<&str>) -> Reply {
-        match Question::read(query) {
-            Ok(question) => json_reply(StatusCode::OK, &compare::answer(&self.table.current(), question)),
-            Err(remedy) => refusal(StatusCode::BAD_REQUEST, 40001, remedy),
-        }
+        asked(query, |question| Some(compare::answer(&self.table.current(), question)))
+    }
+
+    fn report(&self, query: Option<&str>) -> Reply {
+        asked(query, |question| Some(report::answer(&self.table.current(), &self.costs.known(), question)))
+    }
+
+    fn series(&self, query: Option<&str>) -> Reply {
+        let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+        let Some((_, name)) = pairs.find(|(key, _)| key == "route") else {
+            return refusal(StatusCode::BAD_REQUEST, 40001, "route names the route, as in route=order");
+        };
+        asked(query, |question| series::answer(&self.table.current(), &self.reloads.snapshot(), &name, question))
+    }
+}
+
+/// Answers a question of windows; a question about what is not there is a 404.
+fn asked(query: Option<&str>, answer: impl FnOnce(Question) -> Option<Value>) -> Reply {
+    match Question::read(query).map(answer) {
+        Ok(Some(answered)) => json_reply(StatusCode::OK, &answered),
+        Ok(None) => refusal(StatusCode::NOT_FOUND, 40401, "the table has no route of this name"),
+        Err(remedy) => refusal(StatusCode::BAD_REQUEST, 40001, remedy),
     }
 }
 
@@ -190,6 +212,9 @@ mod tests {
         let asked = get(&admin, "/api/compare?window=2m");
         assert_eq!(asked.status(), 400);
         assert!(text(asked).await.contains("1m, 10m or 1h"));
+        assert_eq!(get(&admin, "/api/series").status(), 400);
+        assert_eq!(get(&admin, "/api/series?route=nowhere").status(), 404);
+        assert_eq!(get(&admin, "/api/series?route=%6frder&window=10m").status(), 200);
     }
 
     #[test]
@@ -216,7 +241,7 @@ mod tests {
         let index = text(get(&admin, "/")).await;
         let links: Vec<String> =
             index.split("href=\"").skip(1).map(|link| link.split('"').next().unwrap().replace("&amp;", "&")).collect();
-        assert_eq!(links.len(), 5);
+        assert_eq!(links.len(), 6);
         for link in links {
             assert_eq!(get(&admin, &link).status(), 200, "{link}");
         }

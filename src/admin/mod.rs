@@ -7,9 +7,12 @@
 
 mod answer;
 mod compare;
+mod costs;
 mod gauges;
 mod reload;
+mod report;
 mod routes;
+mod series;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -26,6 +29,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+pub(crate) use self::costs::Costs;
 pub(crate) use self::reload::ReloadStatus;
 use crate::route::LiveTable;
 use crate::telemetry::Telemetry;
@@ -49,11 +53,17 @@ pub(crate) struct Admin {
     table: Arc<LiveTable>,
     telemetry: Arc<Telemetry>,
     reloads: Arc<ReloadStatus>,
+    costs: Arc<Costs>,
 }
 
 impl Admin {
-    pub(crate) fn new(table: Arc<LiveTable>, telemetry: Arc<Telemetry>, reloads: Arc<ReloadStatus>) -> Self {
-        Self { table, telemetry, reloads }
+    pub(crate) fn new(
+        table: Arc<LiveTable>,
+        telemetry: Arc<Telemetry>,
+        reloads: Arc<ReloadStatus>,
+        costs: Arc<Costs>,
+    ) -> Self {
+        Self { table, telemetry, reloads, costs }
     }
 }
 
@@ -123,7 +133,7 @@ mod tests {
             route.serve = Serve::Legacy;
             route.stats = telemetry.route("order");
             let table = RouteTable::build(Edge::default(), vec![route]).unwrap();
-            Self::new(Arc::new(LiveTable::new(table)), telemetry, Arc::default())
+            Self::new(Arc::new(LiveTable::new(table)), telemetry, Arc::default(), Arc::default())
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::reload::Reloads;
+use super::reload::{Flip, Reloads};
 use super::rfc3339;
 use crate::route::{Condition, Place, Route, RouteTable};
 
@@ -13,10 +13,19 @@ pub(super) fn shown(table: &RouteTable, reloads: &Reloads) -> Value {
     json!({
         "generation": table.generation,
         "routes": table.routes.iter().map(|route| shown_route(route)).collect::<Vec<_>>(),
+        "flips": flips(reloads, |_| true),
         "reloads": { "accepted": reloads.accepted, "rejected": reloads.rejected },
         "loaded": good.map(|good| json!({ "when": rfc3339(good.when), "warnings": good.warnings })),
         "rejected": rejected.map(|file| json!({ "when": rfc3339(file.when), "faults": file.faults })),
     })
+}
+
+/// The last changes of who serves, of those routes.
+pub(super) fn flips(reloads: &Reloads, of: impl Fn(&str) -> bool) -> Vec<Value> {
+    let shown = reloads.flips.iter().filter(|flip| of(&flip.route)).map(|Flip { route, from, to, when, generation }| {
+        json!({ "route": route, "from": from, "to": to, "when": rfc3339(*when), "generation": generation })
+    });
+    shown.collect()
 }
 
 fn shown_route(route: &Route) -> Value {

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
@@ -20,7 +20,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::children::Children;
 use super::{Program, complain, faulty, print, routes_in_words, with_causes};
-use crate::admin::{self, Admin, ReloadStatus};
+use crate::admin::{self, Admin, Costs, ReloadStatus};
 use crate::config::{self, Context, Faults, Known, Loaded, Watcher};
 use crate::http::BoxError;
 use crate::route::{LiveTable, RouteTable};
@@ -28,9 +28,6 @@ use crate::server::{self, BindError, Drain, Server};
 use crate::telemetry::Telemetry;
 use crate::upstream::Handler;
 use crate::upstream::fastcgi::SpawnError;
-
-/// How often the windows of the comparison move on.
-const TICK: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, Args)]
 pub(super) struct Options {
@@ -105,7 +102,13 @@ async fn serve(path: &Path, json: bool, program: Program) -> Result<(), Failure>
     let drain = Drain::new();
     let server = bound.start(&table, &telemetry, &drain)?;
     let status = Arc::new(ReloadStatus::default());
-    let admin = admin.map(|listener| open_admin(listener, &table, &telemetry, &status)).transpose()?;
+    let costs = Arc::new(Costs::default());
+    let keeping = tokio::task::spawn_local(Arc::clone(&costs).keep(Arc::clone(&table), Arc::clone(&telemetry)));
+    let admin = admin.map(|listener| {
+        let admin = Admin::new(Arc::clone(&table), Arc::clone(&telemetry), Arc::clone(&status), costs);
+        open_admin(listener, admin)
+    });
+    let admin = admin.transpose()?;
     announce(path, json, &server, admin, &table.current());
     telemetry.readiness().set(true);
 
@@ -113,7 +116,6 @@ async fn serve(path: &Path, json: bool, program: Program) -> Result<(), Failure>
     let context = Context { handlers: Arc::new(handlers), telemetry: telemetry_of_routes, live, status };
     let watcher = Watcher::new(path, started, context);
     let watching = tokio::task::spawn_local(watcher.run(followed_by(&children)));
-    let ticking = tokio::task::spawn_local(tick(Arc::clone(&telemetry)));
 
     let name = signals.next().await;
     let within = table.current().edge.drain;
@@ -121,7 +123,7 @@ async fn serve(path: &Path, json: bool, program: Program) -> Result<(), Failure>
     telemetry.readiness().set(false);
     watching.abort();
     go_down(server, &drain, within, &mut signals).await;
-    ticking.abort();
+    keeping.abort();
     children.stop().await;
     telemetry.close();
     tracing::info!("ended");
@@ -156,22 +158,9 @@ fn load(path: &Path, handlers: &BTreeMap<String, Arc<Handler>>, telemetry: &Tele
     config::load(path, &Known { handlers, telemetry, previous: None }).map_err(Failure::Faults)
 }
 
-async fn tick(telemetry: Arc<Telemetry>) {
-    loop {
-        tokio::time::sleep(TICK).await;
-        telemetry.tick(Instant::now());
-    }
-}
-
 /// Opens the operator's port and gives its real address.
-fn open_admin(
-    listener: TcpListener,
-    table: &Arc<LiveTable>,
-    telemetry: &Arc<Telemetry>,
-    status: &Arc<ReloadStatus>,
-) -> Result<SocketAddr, Failure> {
+fn open_admin(listener: TcpListener, admin: Admin) -> Result<SocketAddr, Failure> {
     let address = listener.local_addr()?;
-    let admin = Admin::new(Arc::clone(table), Arc::clone(telemetry), Arc::clone(status));
     tokio::task::spawn_local(admin::serve(listener, admin));
     Ok(address)
 }
