@@ -584,7 +584,8 @@ mod tests {
 
     #[tokio::test]
     async fn only_what_the_side_answered_at_the_first_try_is_in_its_curves() {
-        let tell: [(Option<Apart>, fn(&mut Exchange)); 4] = [
+        type Tell = fn(&mut Exchange);
+        let tell: [(Option<Apart>, Tell); 4] = [
             (None, |exchange| exchange.timeline().first_byte()),
             (Some(Apart::Retried), |exchange| exchange.timeline().handed_over()),
             (Some(Apart::Gateway), |exchange| exchange.answered_by_gateway(50201, Some("connect"))),

@@ -179,8 +179,8 @@ mod tests {
         // From a level that was steady for two hours, within 45 minutes to four hours, to anything between well below full and
         // above; there it stays for two hours.
         let (from, to) = (0.2 + 0.4 * random.f64(), 0.6 + 0.8 * random.f64());
-        let length = 45.0 + 195.0 * random.f64();
-        let course = move |minute: f64| from + (to - from) * ((minute - 120.0) / length).clamp(0.0, 1.0);
+        let length = random.u32(45..240);
+        let course = move |minute: f64| from + (to - from) * ((minute - 120.0) / f64::from(length)).clamp(0.0, 1.0);
         Pool::new(course, 240 + length as usize, bursts, random)
     }
 
@@ -207,11 +207,11 @@ mod tests {
         let mut all = Seen::default();
         type Story = fn(&mut fastrand::Rng) -> Pool;
         let stories: [(&str, Story, usize); 5] = [
-            ("ramps", |random| ramp(random, false), 400),
-            ("ramps with bursts", |random| ramp(random, true), 400),
-            ("days", |random| days(random, false), 100),
-            ("days with bursts", |random| days(random, true), 100),
-            ("bursts alone", steady, 100),
+            ("ramps", |random| ramp(random, false), 200),
+            ("ramps with bursts", |random| ramp(random, true), 200),
+            ("days", |random| days(random, false), 40),
+            ("days with bursts", |random| days(random, true), 40),
+            ("bursts alone", steady, 40),
         ];
         for (name, story, runs) in stories {
             let mut sum = Seen::default();
@@ -227,6 +227,6 @@ mod tests {
         let announced = all.announced as f64 / all.saturations as f64;
         let wrong = all.false_alarms as f64 / all.alarms as f64;
         println!("all: {:.1} % announced, {:.1} % false", announced * 100.0, wrong * 100.0);
-        assert!(all.saturations > 300 && announced >= 0.92 && wrong <= 0.05, "{announced} announced, {wrong} false");
+        assert!(all.saturations > 150 && announced >= 0.92 && wrong <= 0.05, "{announced} announced, {wrong} false");
     }
 }

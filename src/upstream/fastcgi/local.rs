@@ -349,13 +349,13 @@ mod tests {
             .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
         let mut found = None;
         while found.is_none() && std::time::Instant::now() < deadline {
             found = max_children(&Address::Unix(socket.clone()));
             std::thread::yield_now();
         }
-        let mut processes = Processes::of(&Address::Unix(socket.clone())).unwrap();
+        let mut processes = Processes::of(&Address::Unix(socket)).unwrap();
         let mut cost = None;
         while cost.is_none_or(|cost: Cost| cost.memory == 0) && std::time::Instant::now() < deadline {
             cost = processes.look();
@@ -368,7 +368,7 @@ mod tests {
         assert_eq!(found, Some(6));
         let cost = cost.unwrap();
         assert!((1..=6).contains(&known) && (1 << 20..1 << 30).contains(&cost.memory), "{known} {cost:?}");
-        assert!(cost.cpu < std::time::Duration::from_secs(10), "{cost:?}");
+        assert!(cost.cpu < Duration::from_secs(10), "{cost:?}");
         assert_eq!(processes.look(), None, "the pool is gone");
     }
 
