@@ -44,6 +44,7 @@ mod upstream;
 /// The pure protocol code, bytes in and values out: here so that it can be fuzzed and timed by itself.
 /// Its shape follows the gateway's needs and is not promised to anybody.
 pub mod protocol {
+    pub use crate::check::session::format as session;
     pub use crate::http::path;
     pub use crate::upstream::fastcgi::{record, reply};
 }

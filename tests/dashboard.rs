@@ -112,12 +112,14 @@ async fn a_flip_is_refused_when_the_file_changed_meanwhile(gateway: &Gateway, br
     assert_eq!(gateway.read_table(), edited);
     browser.press(ESCAPE).await;
     browser.until("!document.querySelector('dialog[open]')").await;
-    gateway.until_newer(generation).await;
+    let generation = gateway.until_newer(generation).await;
+    browser.until_text("#table-state", &format!("generation {generation},")).await;
 }
 
 async fn a_route_is_opened_flipped_and_closed_with_the_keyboard_alone(gateway: &Gateway, browser: &Browser) {
     browser.open(&gateway.dashboard_at("/")).await;
-    browser.until(&row("order")).await;
+    let generation = gateway.generation().await;
+    browser.until_text("#table-state", &format!("generation {generation},")).await;
     browser.press("/").await;
     browser.press("ord").await;
     browser.until("document.querySelectorAll('#body tr:not(.spacer)').length === 1").await;
@@ -188,8 +190,6 @@ async fn a_thousand_routes_stay_smooth_and_names_that_look_like_html_stay_text()
     browser.until_text("#route .serving", "legacy").await;
     let smuggled = browser.script("return document.querySelectorAll('#body img, #route img').length", json!([])).await;
     assert_eq!(smuggled, 0);
-    let id = "<svg/onload=alert(1)>";
-    gateway.request("GET", "/hostile").header("x-request-id", id).send().await.expect("an answer");
     assert_eq!(browser.complaints().await, Vec::<String>::new());
     browser.close().await;
 }
@@ -240,7 +240,8 @@ async fn the_page_fits_desk_and_phone_in_light_and_dark() {
     };
     let seen = async |name: &str| {
         let wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
-        assert_eq!(browser.script(wide, json!([])).await, 0, "{name} has to be scrolled sideways");
+        let beyond = browser.script(wide, json!([])).await.as_i64().expect("a number");
+        assert!(beyond <= 0, "{name}: {beyond} pixels are out of sight");
         if let Some(folder) = &pictures {
             browser.picture(&folder.join(name)).await;
         }

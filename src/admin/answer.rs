@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 
 use super::compare::{self, Question};
 use super::events::Stream;
-use super::{Admin, detail, flip, gauges, guard, page, routes, upstreams};
+use super::{Admin, flip, gauges, guard, page, report, routes, series, upstreams};
 use crate::http::{Answer, BoxError};
 use crate::telemetry::Format;
 
@@ -68,9 +68,10 @@ impl Admin {
             "/metrics" => |admin, _, headers| admin.metrics(headers),
             "/api/routes" => |admin, _, _| json_reply(StatusCode::OK, &admin.routes()),
             "/api/compare" => |admin, uri, _| admin.compare(uri.query()),
+            "/api/report" => |admin, uri, _| admin.report(uri.query()),
+            "/api/series" => |admin, uri, _| admin.series(uri.query()),
             "/api/events" => return not_allowed("GET"),
             path if flip::route_of(path).is_some() => return not_allowed("POST"),
-            path if detail::route_of(path).is_some() => |admin, uri, _| admin.detail(uri),
             path if page::file(path).is_some() => |_, uri, _| page_reply(uri.path()),
             _ => return own(Answer::NoRoute),
         };
@@ -84,19 +85,6 @@ impl Admin {
         let mut shown = routes::shown(&self.table.current(), &self.reloads.snapshot());
         routes::merge(&mut shown, json!({ "file": self.file }));
         shown
-    }
-
-    fn detail(&self, uri: &Uri) -> Reply {
-        let question = match Question::read(uri.query()) {
-            Ok(question) => question,
-            Err(remedy) => return refusal(StatusCode::BAD_REQUEST, 40001, remedy),
-        };
-        let table = self.table.current();
-        let name = detail::route_of(uri.path());
-        match table.routes.iter().find(|route| Some(&*route.name) == name.as_deref()) {
-            Some(route) => json_reply(StatusCode::OK, &detail::shown(route, question)),
-            None => refusal(StatusCode::NOT_FOUND, 40401, "there is no route of this name"),
-        }
     }
 
     fn listen(&self, query: Option<&str>, cut: &Rc<Notify>) -> Reply {
@@ -129,7 +117,7 @@ impl Admin {
 
     fn metrics(&self, headers: &HeaderMap) -> Reply {
         let format = Format::negotiate(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
-        let gauges = gauges::of(&self.table.current(), &self.reloads.snapshot());
+        let gauges = gauges::of(&self.table.current(), &self.reloads.snapshot(), &self.costs.known());
         match self.telemetry.metrics(gauges, format) {
             Ok(text) => reply(StatusCode::OK, format.content_type(), text),
             Err(_) => own(Answer::Internal),
@@ -137,10 +125,28 @@ impl Admin {
     }
 
     fn compare(&self, query: Option<&str>) -> Reply {
-        match Question::read(query) {
-            Ok(question) => json_reply(StatusCode::OK, &compare::answer(&self.table.current(), question)),
-            Err(remedy) => refusal(StatusCode::BAD_REQUEST, 40001, remedy),
-        }
+        asked(query, |question| Some(compare::answer(&self.table.current(), question)))
+    }
+
+    fn report(&self, query: Option<&str>) -> Reply {
+        asked(query, |question| Some(report::answer(&self.table.current(), &self.costs.known(), question)))
+    }
+
+    fn series(&self, query: Option<&str>) -> Reply {
+        let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+        let Some((_, name)) = pairs.find(|(key, _)| key == "route") else {
+            return refusal(StatusCode::BAD_REQUEST, 40001, "route names the route, as in route=order");
+        };
+        asked(query, |question| series::answer(&self.table.current(), &self.reloads.snapshot(), &name, question))
+    }
+}
+
+/// Answers a question of windows; a question about what is not there is a 404.
+fn asked(query: Option<&str>, answer: impl FnOnce(Question) -> Option<Value>) -> Reply {
+    match Question::read(query).map(answer) {
+        Ok(Some(answered)) => json_reply(StatusCode::OK, &answered),
+        Ok(None) => refusal(StatusCode::NOT_FOUND, 40401, "the table has no route of this name"),
+        Err(remedy) => refusal(StatusCode::BAD_REQUEST, 40001, remedy),
     }
 }
 
@@ -253,6 +259,9 @@ mod tests {
         let asked = get(&admin, "/api/compare?window=2m");
         assert_eq!(asked.status(), 400);
         assert!(text(asked).await.contains("1m, 10m or 1h"));
+        assert_eq!(get(&admin, "/api/series").status(), 400);
+        assert_eq!(get(&admin, "/api/series?route=nowhere").status(), 404);
+        assert_eq!(get(&admin, "/api/series?route=%6frder&window=10m").status(), 200);
     }
 
     #[test]

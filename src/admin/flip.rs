@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use serde_json::{Value, json};
 
-use super::detail;
+use crate::http::path::hex_value;
 
 /// Bytes of an order.
 const LARGEST: usize = 4 << 10;
@@ -56,7 +56,16 @@ pub(crate) enum Refused {
 
 /// The route's name in `/api/routes/{name}/serve`; `None`: another path.
 pub(super) fn route_of(path: &str) -> Option<String> {
-    detail::name(path.strip_prefix("/api/routes/")?.strip_suffix("/serve")?)
+    let name = path.strip_prefix("/api/routes/")?.strip_suffix("/serve")?;
+    if name.is_empty() || name.contains('/') {
+        return None;
+    }
+    let mut decoded = Vec::with_capacity(name.len());
+    let mut bytes = name.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(if byte == b'%' { hex_value(bytes.next()?)? << 4 | hex_value(bytes.next()?)? } else { byte });
+    }
+    String::from_utf8(decoded).ok()
 }
 
 /// Reads an order and has it done.

@@ -7,14 +7,16 @@
 
 mod answer;
 mod compare;
-mod detail;
+mod costs;
 mod events;
 mod flip;
 mod gauges;
 mod guard;
 mod page;
 mod reload;
+mod report;
 mod routes;
+mod series;
 mod token;
 mod upstreams;
 
@@ -33,6 +35,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 
+pub(crate) use self::costs::Costs;
 use self::events::Events;
 pub(crate) use self::flip::{Done, Flip, Order, Refused};
 pub(crate) use self::reload::ReloadStatus;
@@ -58,6 +61,7 @@ pub(crate) struct Admin {
     table: Arc<LiveTable>,
     telemetry: Arc<Telemetry>,
     reloads: Arc<ReloadStatus>,
+    costs: Arc<Costs>,
     /// Where the route file is, for operators to see.
     file: String,
     token: Token,
@@ -70,6 +74,7 @@ pub(crate) struct Parts {
     pub(crate) table: Arc<LiveTable>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) reloads: Arc<ReloadStatus>,
+    pub(crate) costs: Arc<Costs>,
     pub(crate) file: String,
     pub(crate) token: Token,
     pub(crate) flip: Arc<Flip>,
@@ -77,8 +82,8 @@ pub(crate) struct Parts {
 
 impl Admin {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { table, telemetry, reloads, file, token, flip } = parts;
-        Self { table, telemetry, reloads, file, token, flip, events: Events::default() }
+        let Parts { table, telemetry, reloads, costs, file, token, flip } = parts;
+        Self { table, telemetry, reloads, costs, file, token, flip, events: Events::default() }
     }
 }
 
@@ -162,6 +167,7 @@ mod tests {
                 table: Arc::new(LiveTable::new(table)),
                 telemetry,
                 reloads: Arc::default(),
+                costs: Arc::default(),
                 file: "routes.toml".to_owned(),
                 token: Token::random().unwrap(),
                 flip: Arc::new(move |_| Ok(done.clone())),

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::reload::{Good, Reloads};
+use super::reload::{Flip, Good, Reloads};
 use super::rfc3339;
 use crate::route::{Condition, Place, Route, RouteTable};
 
@@ -11,6 +11,7 @@ pub(super) fn shown(table: &RouteTable, reloads: &Reloads) -> Value {
     let mut shown = json!({
         "generation": table.generation,
         "routes": table.routes.iter().map(|route| shown_route(route)).collect::<Vec<_>>(),
+        "flips": flips(reloads, |_| true),
     });
     merge(&mut shown, reloads_shown(reloads));
     shown
@@ -38,7 +39,15 @@ pub(super) fn merge(object: &mut Value, more: Value) {
     }
 }
 
-pub(super) fn shown_route(route: &Route) -> Value {
+/// The last changes of who serves, of those routes.
+pub(super) fn flips(reloads: &Reloads, of: impl Fn(&str) -> bool) -> Vec<Value> {
+    let shown = reloads.flips.iter().filter(|flip| of(&flip.route)).map(|Flip { route, from, to, when, generation }| {
+        json!({ "route": route, "from": from, "to": to, "when": rfc3339(*when), "generation": generation })
+    });
+    shown.collect()
+}
+
+fn shown_route(route: &Route) -> Value {
     let name = |place: Option<&Place>| place.map(|place| place.target.name().to_owned());
     json!({
         "name": *route.name,

@@ -8,6 +8,7 @@
 
 mod address;
 mod identity;
+pub(crate) mod session;
 
 use ::http::{HeaderValue, request};
 use tokio::time::Instant;

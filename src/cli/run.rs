@@ -9,7 +9,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
@@ -20,7 +20,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::children::Children;
 use super::{Program, complain, faulty, flip, print, routes_in_words, with_causes};
-use crate::admin::{self, Admin, ReloadStatus, Token};
+use crate::admin::{self, Admin, Costs, ReloadStatus, Token};
 use crate::config::{self, Context, Faults, Known, Loaded, Watcher};
 use crate::http::BoxError;
 use crate::route::{LiveTable, RouteTable};
@@ -28,9 +28,6 @@ use crate::server::{self, BindError, Drain, Server};
 use crate::telemetry::Telemetry;
 use crate::upstream::Handler;
 use crate::upstream::fastcgi::SpawnError;
-
-/// How often the windows of the comparison move on.
-const TICK: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, Args)]
 pub(super) struct Options {
@@ -111,13 +108,14 @@ async fn serve(path: &Path, json: bool, program: Program) -> Result<(), Failure>
         live: Arc::clone(&table),
         status: Arc::clone(&status),
     };
-    let admin = admin.map(|listener| open_admin(listener, path, listen.admin_token, &context)).transpose()?;
+    let costs = Arc::new(Costs::default());
+    let keeping = tokio::task::spawn_local(Arc::clone(&costs).keep(Arc::clone(&table), Arc::clone(&telemetry)));
+    let admin = admin.map(|listener| open_admin(listener, path, listen.admin_token, &context, costs)).transpose()?;
     announce(path, json, &server, admin.as_ref(), &table.current());
     telemetry.readiness().set(true);
 
     let watcher = Watcher::new(path, started, context);
     let watching = tokio::task::spawn_local(watcher.run(followed_by(&children)));
-    let ticking = tokio::task::spawn_local(tick(Arc::clone(&telemetry)));
 
     let name = signals.next().await;
     let within = table.current().edge.drain;
@@ -125,7 +123,7 @@ async fn serve(path: &Path, json: bool, program: Program) -> Result<(), Failure>
     telemetry.readiness().set(false);
     watching.abort();
     go_down(server, &drain, within, &mut signals).await;
-    ticking.abort();
+    keeping.abort();
     children.stop().await;
     telemetry.close();
     tracing::info!("ended");
@@ -160,13 +158,6 @@ fn load(path: &Path, handlers: &BTreeMap<String, Arc<Handler>>, telemetry: &Tele
     config::load(path, &Known { handlers, telemetry, previous: None }).map_err(Failure::Faults)
 }
 
-async fn tick(telemetry: Arc<Telemetry>) {
-    loop {
-        tokio::time::sleep(TICK).await;
-        telemetry.tick(Instant::now());
-    }
-}
-
 /// The operator's port once it is open.
 struct Opened {
     address: SocketAddr,
@@ -174,7 +165,13 @@ struct Opened {
     token: Option<Token>,
 }
 
-fn open_admin(listener: TcpListener, path: &Path, chosen: Option<Token>, context: &Context) -> Result<Opened, Failure> {
+fn open_admin(
+    listener: TcpListener,
+    path: &Path,
+    chosen: Option<Token>,
+    context: &Context,
+    costs: Arc<Costs>,
+) -> Result<Opened, Failure> {
     let address = listener.local_addr()?;
     let (token, made) = match chosen {
         Some(token) => (token, None),
@@ -185,6 +182,7 @@ fn open_admin(listener: TcpListener, path: &Path, chosen: Option<Token>, context
         table: Arc::clone(&context.live),
         telemetry: Arc::clone(&context.telemetry),
         reloads: Arc::clone(&context.status),
+        costs,
         file: path.display().to_string(),
         token,
         flip: flip::by_order(path, Arc::clone(&context.handlers)),

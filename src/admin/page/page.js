@@ -11,7 +11,7 @@ import { COLUMNS, Table } from "./table.js";
 const STALE = 3500;
 
 const view = { route: null, q: "", sort: "", window: "1m", latency: "total" };
-const CHOICES = { window: ["1m", "10m", "1h"], latency: ["total", "service"] };
+const CHOICES = { window: ["1m", "10m", "1h"], latency: ["total", "service", "queue"] };
 const known = { file: "", generation: null, routes: new Map(), event: null, heard: 0, hash: null, upstreams: new Map() };
 
 const asked = () => new URLSearchParams({ window: view.window, latency: view.latency }).toString();
@@ -63,6 +63,7 @@ const table = new Table({
 
 const sheet = new RouteSheet({
   element: at("route"), asked, token: token.get, flipped: flip,
+  route: (name) => merged().find((row) => row.name === name),
   closed: () => {
     const name = view.route;
     view.route = null;
@@ -122,7 +123,7 @@ function show() {
   showUpstreams(known.event.upstreams ?? []);
   showFile(known.event);
   showState();
-  if (sheet.name !== null) sheet.showCurves();
+  if (sheet.name !== null) sheet.show();
 }
 
 function showFound() {

@@ -18,13 +18,16 @@ const FIGURES = [
   ["P99", "p99_ms", millis, "p99"],
   ["P99.9", "p999_ms", millis],
   ["Mean", "mean_ms", millis, "mean"],
-  ["Errors", "error_rate", share, "error_rate"],
+  ["Errors", "error_rate", share],
+  ["CPU per request", "cpu_ms_per_request", millis],
 ];
+/** Steps of a distribution as it is drawn, for each tenfold. */
+const STEPS = 12;
 
 export class RouteSheet {
-  /** `asked()` gives the query of figures, `token()` the token or null. */
-  constructor({ element, asked, token, closed, flipped }) {
-    Object.assign(this, { element, asked, token, closed, flipped, name: null, live: new Map() });
+  /** `asked()` gives the query of figures, `token()` the token or null, `route(name)` what was heard of a route. */
+  constructor({ element, asked, token, route, closed, flipped }) {
+    Object.assign(this, { element, asked, token, route, closed, flipped, name: null, live: new Map() });
     element.addEventListener("keydown", (event) => event.key === "Escape" && this.closed());
   }
 
@@ -50,6 +53,7 @@ export class RouteSheet {
     this.element.hidden = false;
     this.element.scrollTop = 0;
     this.build();
+    this.show();
     this.load();
     this.timer = setInterval(() => document.hidden || this.load(), EVERY);
     if (focus) this.title.focus();
@@ -60,7 +64,7 @@ export class RouteSheet {
     clearInterval(this.timer);
     this.curves?.destroy();
     this.distributions?.destroy();
-    this.curves = this.distributions = this.detail = null;
+    this.curves = this.distributions = this.series = null;
     this.name = null;
     this.element.hidden = true;
     this.element.replaceChildren();
@@ -91,12 +95,12 @@ export class RouteSheet {
       h("section", {}, h("h3", {}, "Latency over time"), this.noCurve, this.curveHost),
       h("section", {}, h("h3", {}, "How durations are distributed"), this.distributionHost),
       h("div", { class: "columns" },
-        h("section", {}, h("h3", {}, "Statuses, since the start"), this.statuses),
+        h("section", {}, h("h3", {}, "Statuses"), this.statuses),
         h("section", {}, h("h3", {}, "Refused by checks, since the start"), this.refused)),
       h("section", {}, h("h3", {}, "Slowest recent requests"), this.slowest),
       h("section", {}, h("h3", {}, "Flips"), this.flips));
-    this.curves = curves(this.curveHost, () => this.detail?.flips ?? []);
-    this.distributions = distributions(this.distributionHost, () => this.detail?.sides ?? {});
+    this.curves = curves(this.curveHost, () => this.series?.flips ?? []);
+    this.distributions = distributions(this.distributionHost, () => this.route(this.name)?.sides ?? {});
   }
 
   async load() {
@@ -104,78 +108,103 @@ export class RouteSheet {
     const token = this.token();
     try {
       const headers = token ? { authorization: `Bearer ${token}` } : {};
-      const response = await fetch(`/api/routes/${encodeURIComponent(name)}?${this.asked()}`, { headers, cache: "no-store" });
+      const response = await fetch(`/api/series?route=${encodeURIComponent(name)}&${this.asked()}`, { headers, cache: "no-store" });
       const told = await response.json();
       if (name !== this.name) return;
       this.problem.hidden = response.ok;
       if (!response.ok) return text(this.problem, response.status === 404 ? `There is no route "${name}" in the table in force.` : told.message);
-      this.detail = told;
-      this.show(told);
+      this.series = told;
+      this.showSeries(told);
     } catch {
       // The state of the page says already that nothing is heard.
     }
   }
 
-  show(detail) {
-    text(this.what, [...detail.methods, `${detail.host ?? ""}${detail.path}`].join(" "));
-    const place = detail.serve === "new" ? detail.new : detail.legacy;
-    this.serve.replaceChildren("Served by ", h("span", { class: `side ${detail.serve}` }, detail.serve),
-      ` (${place ?? NONE}) for ${ago(detail.since)}${detail.checks.length ? `, after the checks ${detail.checks.join(", ")}` : ""}`);
-    attribute(this.flip, "hidden", !(detail.legacy && detail.new));
-    text(this.flip, `Flip to ${detail.serve === "new" ? "legacy" : "new"}`);
+  /** What is heard every second. */
+  show() {
+    const route = this.route(this.name);
+    if (!route?.methods) return;
+    text(this.what, [...route.methods, `${route.host ?? ""}${route.path}`].join(" "));
+    const place = route.serve === "new" ? route.new : route.legacy;
+    this.serve.replaceChildren("Served by ", h("span", { class: `side ${route.serve}` }, route.serve),
+      ` (${place ?? NONE}) for ${ago(route.since)}${route.checks.length ? `, after the checks ${route.checks.join(", ")}` : ""}`);
+    attribute(this.flip, "hidden", !(route.legacy && route.new));
+    text(this.flip, `Flip to ${route.serve === "new" ? "legacy" : "new"}`);
     this.figures.replaceChildren(...FIGURES.map(([label, key, shown, of]) => {
-      const compared = of && detail.ratio[of] !== undefined ? ratio(detail, of) : null;
+      const compared = of ? ratio(route, of) : null;
       return h("tr", {}, h("th", { scope: "row" }, label),
-        SIDES.map((side) => h("td", {}, shown(detail.sides[side]?.[key]))),
-        h("td", { class: "ratio", "data-verdict": compared?.verdict },
+        SIDES.map((side) => h("td", {}, shown(route.sides[side]?.[key]))),
+        h("td", { class: "ratio", "data-verdict": compared?.verdict, title: compared?.meaning },
           compared && h("span", { class: "value" }, compared.words), compared && h("span", { class: "range" }, compared.range)));
     }));
+    this.showStatuses(route);
     this.showCurves();
-    this.showDistribution(detail.distribution);
-    this.showStatuses(detail.statuses);
-    this.list(this.refused, detail.refused, "Nothing was refused.", ["Check", "Reason", "Count"], (one) => [one.check, one.reason, count(one.count)]);
-    this.list(this.slowest, detail.slowest ?? [], "None kept yet.", ["Took", "Side", "Status", "Ended", "Request id"], (one) => [
-      millis(one.total_ms), h("span", { class: `side ${one.side}` }, one.side), String(one.status), clock(one.when), h("code", {}, one.request_id)]);
-    this.list(this.flips, detail.flips ?? [], "Not flipped since the start.", ["When", "From", "To"], (one) => [
+  }
+
+  /** What is asked for every few seconds. */
+  showSeries(series) {
+    this.showCurves();
+    this.showDistribution(series.sides);
+    this.list(this.refused, series.refused, "Nothing was refused.", ["Check", "Reason", "Count"], (one) => [one.check, one.reason, count(one.count)]);
+    const slowest = SIDES.flatMap((side) => (series.sides[side]?.slowest ?? []).map((one) => ({ side, ...one })));
+    slowest.sort((one, other) => other.total_ms - one.total_ms);
+    this.list(this.slowest, slowest.slice(0, 10), "None yet.", ["Took", "Waited", "Side", "Status", "Ended", "Request id"], (one) => [
+      millis(one.total_ms), millis(one.queue_ms), h("span", { class: `side ${one.side}` }, one.side), String(one.status), clock(one.when), h("code", {}, one.request_id)]);
+    this.list(this.flips, [...series.flips].reverse(), "Not flipped since the start.", ["When", "From", "To"], (one) => [
       `${clock(one.when)}, ${ago(one.when)} ago`, one.from ?? NONE, h("span", { class: `side ${one.to}` }, one.to)]);
   }
 
-  /** The hour that the gateway keeps, or what this page has seen. */
+  /** What the gateway kept; while that is next to nothing, what this page has seen. */
   showCurves() {
-    const points = this.detail?.series ?? this.live.get(this.name) ?? [];
-    this.noCurve.hidden = points.length > 1;
-    this.curveHost.hidden = points.length < 2;
-    if (points.length > 1) this.curves.update([0, 1, 2, 3, 4].map((column) => points.map((point) => point[column])));
+    const { time, sides } = this.series ?? { time: [] };
+    const column = (side, key) => sides[side]?.[key] ?? time.map(() => null);
+    let columns = null;
+    if (time.length > 3) {
+      columns = [time, ...SIDES.flatMap((side) => [column(side, "p50_ms"), column(side, "p99_ms")])];
+    } else {
+      const points = this.live.get(this.name) ?? [];
+      if (points.length > 1) columns = [0, 1, 2, 3, 4].map((place) => points.map((point) => point[place]));
+    }
+    this.noCurve.hidden = columns !== null;
+    this.curveHost.hidden = columns === null;
+    if (columns) this.curves.update(columns);
   }
 
-  showDistribution({ bounds_ms: bounds, legacy, new: fresh }) {
-    const sides = [legacy, fresh];
-    const filled = bounds.map((_, step) => sides.some((counts) => counts?.[step] > 0));
-    const first = Math.max(0, filled.indexOf(true) - 2);
-    const last = Math.min(bounds.length, filled.lastIndexOf(true) + 3);
-    const any = filled.includes(true);
-    this.distributionHost.hidden = !any;
-    if (!any) return;
-    const shares = (counts) => {
-      const all = counts?.reduce((sum, step) => sum + step, 0) || 0;
-      return bounds.slice(first, last).map((_, step) => (all ? (100 * counts[first + step]) / all : null));
+  /** The gateway's fine buckets in steps that can be told apart. */
+  showDistribution(sides) {
+    const counted = SIDES.map((side) => {
+      const steps = new Map();
+      for (const { from_ms: from, to_ms: to, count: some } of sides[side]?.distribution ?? []) {
+        const step = Math.floor(Math.log10(Math.max(Math.sqrt(from * to), to / 2, 0.001)) * STEPS);
+        steps.set(step, (steps.get(step) ?? 0) + some);
+      }
+      return steps;
+    });
+    const all = counted.flatMap((steps) => [...steps.keys()]);
+    this.distributionHost.hidden = all.length === 0;
+    if (all.length === 0) return;
+    const [first, last] = [Math.min(...all) - 2, Math.max(...all) + 2];
+    const axis = Array.from({ length: last - first + 1 }, (_, step) => first + step);
+    const shares = (steps) => {
+      const sum = [...steps.values()].reduce((one, other) => one + other, 0);
+      return axis.map((step) => (sum ? (100 * (steps.get(step) ?? 0)) / sum : null));
     };
-    this.distributions.update([bounds.slice(first, last), shares(legacy), shares(fresh)]);
+    this.distributions.update([axis.map((step) => 10 ** ((step + 1) / STEPS)), ...counted.map(shares)]);
   }
 
-  showStatuses(statuses) {
-    const rows = Object.entries(statuses).filter(([, classes]) => classes).map(([side, classes]) => {
-      const all = Object.values(classes).reduce((sum, one) => sum + one, 0);
-      const some = Object.entries(classes).filter(([, one]) => one > 0);
+  showStatuses({ sides, gateway }) {
+    const rows = SIDES.filter((side) => sides[side]).map((side) => {
+      const some = Object.entries(sides[side].statuses ?? {}).filter(([, one]) => one > 0);
       const bar = h("span", { class: "stack", "aria-hidden": "true" }, some.map(([name, one]) => {
         const part = h("i", { class: `s${name[0]}` });
-        part.style.flexGrow = one / all;
+        part.style.flexGrow = one;
         return part;
       }));
       return h("div", { class: "status" }, h("span", { class: `side ${side}` }, side), bar,
         h("span", {}, some.map(([name, one]) => `${name} ${count(one)}`).join("   ")));
     });
-    this.statuses.replaceChildren(...(rows.length ? rows : [h("p", { class: "empty" }, "No answers yet.")]));
+    if (gateway > 0) rows.push(h("p", { class: "dim" }, `${count(gateway)} answered by the gateway itself`));
+    this.statuses.replaceChildren(...(rows.length ? rows : [h("p", { class: "empty" }, "No answers in this window yet.")]));
   }
 
   list(host, entries, none, heads, cells) {

@@ -29,20 +29,18 @@ export const COLUMNS = [
   { key: "flip", label: "Flip", fixed: true },
 ];
 
-/** A ratio with its interval: what it says, and whether it says anything. */
+const SIGN = { faster: "▼ ", slower: "▲ ", unclear: "≈ " };
+const MEANING = { faster: "new is faster", slower: "new is slower", unclear: "no difference beyond chance" };
+
+/** New over legacy: the number, the interval that holds the truth, and what may be concluded from it. */
 export function ratio(row, key) {
   const value = row.ratio?.[key] ?? null;
-  const [low, high] = row.interval?.[key] ?? [null, null];
-  if (value === null) return { value, words: NONE, range: "", verdict: "none" };
-  const words = times(value);
-  if (row.interval !== undefined && low === null) return { value, words, range: "not enough yet", verdict: "unsure" };
-  const range = low === null ? "" : `${times(low)} to ${times(high)}`;
-  const verdict = (high ?? value) < 1 ? "faster" : (low ?? value) > 1 ? "slower" : "same";
-  return { value, words, range, verdict };
+  const sure = row.confidence?.[key];
+  if (value === null) return { value, words: NONE, range: "", verdict: null, meaning: null };
+  const verdict = sure?.verdict ?? null;
+  const range = sure?.enough ? `${times(sure.low).replace("×", "")} to ${times(sure.high)}` : "not enough yet";
+  return { value, words: (SIGN[verdict] ?? "") + times(value), range, verdict, meaning: MEANING[verdict] ?? sure?.reason };
 }
-
-const SIGN = { faster: "▼", slower: "▲", same: "≈", unsure: "", none: "" };
-const MEANING = { faster: "new is faster", slower: "new is slower", same: "no difference to be seen", unsure: "", none: "" };
 
 class Row {
   constructor(name, table) {
@@ -97,11 +95,11 @@ class Row {
         text(cell, column.shown(column.value(row)));
         if (column.key.startsWith("errors")) cell.classList.toggle("bad", column.value(row) > 0);
       } else if (column.ratio) {
-        const { words, range, verdict } = ratio(row, column.ratio);
-        text(cell.firstChild, SIGN[verdict] ? `${SIGN[verdict]} ${words}` : words);
+        const { words, range, verdict, meaning } = ratio(row, column.ratio);
+        text(cell.firstChild, words);
         text(cell.lastChild, range);
         attribute(cell, "data-verdict", verdict);
-        attribute(cell, "title", MEANING[verdict]);
+        attribute(cell, "title", meaning);
       }
     }
     const flippable = Boolean(row.legacy && row.new);

@@ -1,0 +1,148 @@
+//! What PHP made, by the frameworks' own rules: WordPress's by WordPress itself.
+
+use std::process::Command;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::Value as Json;
+
+use super::{laravel, symfony, wordpress};
+use crate::check::session::format::{Format, Value, Wanted};
+
+fn php(script: &str) -> Json {
+    let script = format!("{}/src/check/session/preset/tests/{script}", env!("CARGO_MANIFEST_DIR"));
+    let output =
+        Command::new("php").args(["-d", "display_errors=0", "-d", "log_errors=0", &script]).output().expect("php runs");
+    assert!(output.status.success(), "{script} ended with {}", output.status);
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn text(json: &Json) -> &str {
+    json.as_str().unwrap()
+}
+
+fn ciphers() -> Vec<(laravel::Cipher, Json)> {
+    let cipher = |made: &Json| laravel::Cipher::NAMES.iter().find(|(name, _)| made["cipher"] == *name).unwrap().1;
+    php("laravel.php").as_array().unwrap().iter().map(|made| (cipher(made), made.clone())).collect()
+}
+
+#[test]
+fn laravels_cookie_names_the_session() {
+    for (cipher, made) in ciphers() {
+        let older =
+            format!("base64:{}", BASE64.encode(vec![7; if text(&made["cipher"]).contains("128") { 16 } else { 32 }]));
+        let keys = laravel::Keys::new(cipher, [text(&made["key"])]).unwrap();
+        let id = text(&made["id"]).to_owned();
+        assert_eq!(keys.session_id("shop-session", text(&made["cookie"])), Ok(id.clone()), "{cipher:?}");
+        assert!(keys.session_id("other", text(&made["cookie"])).is_err(), "given out as another");
+        let rotated = laravel::Keys::new(cipher, [&older, text(&made["key"])]).unwrap();
+        assert_eq!(rotated.session_id("shop-session", text(&made["cookie"])), Ok(id));
+        let foreign = laravel::Keys::new(cipher, [&*older]).unwrap();
+        assert!(foreign.session_id("shop-session", text(&made["cookie"])).is_err());
+    }
+}
+
+#[test]
+fn a_changed_cookie_of_laravel_is_refused_whatever_was_changed() {
+    for (cipher, made) in ciphers() {
+        let keys = laravel::Keys::new(cipher, [text(&made["key"])]).unwrap();
+        let payload = BASE64.decode(text(&made["cookie"])).unwrap();
+        for field in ["iv", "value", "mac", "tag"] {
+            let mut changed: Json = serde_json::from_slice(&payload).unwrap();
+            let Some(first) = text(&changed[field]).chars().next() else { continue };
+            let other = if first == 'a' { "b" } else { "a" };
+            changed[field] = format!("{other}{}", &text(&changed[field])[1..]).into();
+            let cookie = BASE64.encode(changed.to_string());
+            assert!(keys.session_id("shop-session", &cookie).is_err(), "{cipher:?}: {field}");
+            changed[field] = "".into();
+            assert!(
+                keys.session_id("shop-session", &BASE64.encode(changed.to_string())).is_err(),
+                "{cipher:?}: {field}"
+            );
+        }
+    }
+}
+
+#[test]
+fn laravels_user_is_found_in_every_store() {
+    let layers = laravel::Layers::default();
+    for (cipher, made) in ciphers() {
+        let keys = laravel::Keys::new(cipher, [text(&made["key"])]).unwrap();
+        let wanted = Wanted::one(laravel::user_path("web"));
+        let stored = [
+            ("file", layers),
+            ("database", laravel::Layers { base64: true, ..layers }),
+            ("redis", laravel::Layers { cached: true, ..layers }),
+            ("json", laravel::Layers { json: true, ..layers }),
+            ("encrypted", laravel::Layers { encrypted: true, ..layers }),
+        ];
+        for (store, layers) in stored {
+            let fields = layers.read(text(&made[store]).as_bytes(), &keys, &wanted).unwrap();
+            assert_eq!(fields.get(0), Some(&Value::Int(42)), "{store}");
+        }
+        assert!(layers.read(text(&made["redis"]).as_bytes(), &keys, &wanted).is_err(), "layers are never guessed");
+    }
+}
+
+#[test]
+fn a_key_of_laravel_fits_its_cipher() {
+    let fault = |key| laravel::Keys::new(laravel::Cipher::Aes256Cbc, [key]).map(|_| ()).unwrap_err();
+    assert_eq!(fault("short"), laravel::KeyFault::Length { found: 5, right: 32 });
+    assert_eq!(fault("base64:?"), laravel::KeyFault::NotBase64);
+    let key = "0123456789abcdef0123456789abcdef";
+    let keys = laravel::Keys::new(laravel::Cipher::Aes256Cbc, [key]).unwrap();
+    assert!(!format!("{keys:?}").contains("0123"), "{keys:?}");
+}
+
+#[test]
+fn symfonys_user_is_found_in_the_token() {
+    for session in php("symfony.php").as_array().unwrap() {
+        let session = BASE64.decode(text(session)).unwrap();
+        let wanted = vec![symfony::token_path("main"), symfony::attribute_path("cart.items").unwrap()];
+        let fields = Format::PhpSerialize.read(&session, &Wanted::new(wanted).unwrap()).unwrap();
+        let Some(Value::Text(token)) = fields.get(0) else { panic!("no token: {fields:?}") };
+        assert_eq!(fields.get(1), Some(&Value::Int(3)));
+        let user = |property| symfony::user(token, property).unwrap();
+        assert_eq!(user("email").unwrap().as_id().as_deref(), Some("ann@example.org"));
+        assert_eq!(user("id"), Some(Value::Int(7)));
+        assert_eq!(user("absent"), None);
+    }
+    assert!(symfony::user(b"a:0:{}", "email").is_err());
+}
+
+#[test]
+fn wordpress_believes_the_cookies_that_it_made() {
+    let made = php("wordpress.php");
+    let salt = wordpress::Salt::new("key of the site", "salt of the site").unwrap();
+    for made in made["cookies"].as_array().unwrap() {
+        let (hash, value) = (text(&made["hash"]), text(&made["cookie"]));
+        let cookie = wordpress::LoginCookie::parse(value).unwrap();
+        assert_eq!(cookie.user_login(), "ann");
+        assert_eq!(cookie.is_genuine(hash, &salt), Ok(true));
+        assert_eq!(cookie.is_genuine("$P$Bnewpassword0000000000000000000", &salt), Ok(false));
+        let other = wordpress::Salt::new("key of the site", "salt of another").unwrap();
+        assert_eq!(cookie.is_genuine(hash, &other), Ok(false));
+        let forged = value.replacen("ann", "bob", 1);
+        assert_eq!(wordpress::LoginCookie::parse(&forged).unwrap().is_genuine(hash, &salt), Ok(false));
+        assert!(cookie.is_genuine("5f4dcc3b5aa765d61d8327deb882cf99", &salt).is_err(), "versions differ");
+
+        assert!(!cookie.is_expired(2_000_000_000, 0));
+        assert!(cookie.is_expired(2_000_000_001, 0));
+        assert!(!cookie.is_expired(2_000_000_001, wordpress::GRACE_SECONDS));
+    }
+    let cookie = wordpress::LoginCookie::parse(text(&made["cookies"][0]["cookie"])).unwrap();
+    for tokens in made["tokens"].as_array().unwrap() {
+        let tokens = BASE64.decode(text(tokens)).unwrap();
+        assert_eq!(cookie.is_among(&tokens, 2_000_000_000), Ok(true));
+        assert_eq!(cookie.is_among(&tokens, 2_000_000_001), Ok(false));
+    }
+    assert_eq!(cookie.is_among(b"a:0:{}", 0), Ok(false), "logged out");
+}
+
+#[test]
+fn a_cookie_of_wordpress_has_four_parts_and_a_time() {
+    for value in ["", "a|1|t", "a|1|t|h|x", "a||t|h", "a|-1|t|h", "a|+1|t|h", "a|99999999999999999999|t|h"] {
+        assert!(wordpress::LoginCookie::parse(value).is_err(), "{value}");
+    }
+    assert!(wordpress::Salt::new("put your unique phrase here", "x").is_none());
+}
