@@ -155,13 +155,13 @@ impl Browser {
 /// Decodes Base64 of the standard alphabet.
 fn base64(text: &str) -> Vec<u8> {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digits = text.bytes().filter_map(|byte| ALPHABET.iter().position(|digit| *digit == byte));
-    let (mut bits, mut held, mut bytes) = (0_usize, 0, Vec::with_capacity(text.len() / 4 * 3));
-    for digit in digits {
+    let digits = text.bytes().filter_map(|byte| (0_u32..).zip(ALPHABET).find(|(_, digit)| **digit == byte));
+    let (mut bits, mut held, mut bytes) = (0_u32, 0, Vec::with_capacity(text.len() / 4 * 3));
+    for (digit, _) in digits {
         (bits, held) = (bits << 6 | digit, held + 6);
         if held >= 8 {
             held -= 8;
-            bytes.push((bits >> held) as u8);
+            bytes.extend_from_slice(&(bits >> held).to_be_bytes()[3..]);
             bits &= (1 << held) - 1;
         }
     }
