@@ -1,8 +1,9 @@
 //! Debian's Chromium, driven over WebDriver: what an operator sees, types and clicks.
 //!
 //! WebDriver is JSON over HTTP, of which this speaks the few words that the stories need. Driver and browser
-//! live in a directory of their own and end with the value: the session is closed, the driver by its pid.
+//! live in a directory of their own; the driver ends with the value, and the browser with the driver.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -55,8 +56,12 @@ pub async fn browser() -> Browser {
     .map(str::to_owned)
     .into();
     flags.push(format!("--user-data-dir={}", profile.display()));
+    // A driver that is ended leaves its browser running: the kernel ends the one with the other.
+    let tethered = dir.path().join("chromium");
+    std::fs::write(&tethered, "#!/bin/sh\nexec setpriv --pdeathsig KILL -- chromium \"$@\"\n").expect("a script");
+    std::fs::set_permissions(&tethered, std::fs::Permissions::from_mode(0o755)).expect("to be run");
     let wanted = json!({ "capabilities": { "alwaysMatch": {
-        "goog:chromeOptions": { "args": flags },
+        "goog:chromeOptions": { "binary": tethered, "args": flags },
         "goog:loggingPrefs": { "browser": "ALL" },
     } } });
     let answered = client.post(format!("{server}/session")).json(&wanted).send().await.expect("chromedriver");
@@ -146,7 +151,7 @@ impl Browser {
         std::fs::write(path, base64(data)).expect("the picture is written");
     }
 
-    /// Closes the browser; the driver ends with the value.
+    /// Closes the browser and waits for its end, so that nothing is written to its directory any more.
     pub async fn close(self) {
         let _ = self.client.delete(&self.session).send().await;
     }
