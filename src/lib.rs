@@ -21,7 +21,7 @@
 //! |---|---|
 //! | `cli` | the commands: run, check, explain, flip |
 //! | `config` | routes.toml → a table, or every fault at once; watching the file |
-//! | `admin` | the operator's port: metrics and the JSON API |
+//! | `admin` | the operator's port: metrics, the JSON API, the dashboard |
 //! | `server` | workers, listeners, connections, drain |
 //! | `gateway` | one request from head to last byte |
 //! | `route` | the table: finding a route, choosing the side |

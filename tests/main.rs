@@ -18,6 +18,7 @@ mod support;
 
 mod checks;
 mod cli;
+mod dashboard;
 mod docs;
 mod errors;
 mod fastcgi;

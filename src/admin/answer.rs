@@ -1,66 +1,111 @@
 //! What each path of the operator's port answers.
 //!
-//! Pure but for what it reads from [`Admin`]: a request's head in, a response out. Everything is
-//! GET and HEAD. On a loopback address the `Host` must be a local name: a page in the operator's
-//! browser must not read the port through a name of its own (DNS rebinding).
+//! Pure but for what it reads from [`Admin`]: a request's head in, a response out. Everything is GET
+//! and HEAD, but for the one order that changes something ([`super::flip`]). Who may ask is
+//! [`super::guard`]'s to say.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::rc::Rc;
 
 use ::http::header::{
-    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use super::compare::{self, Question};
-use super::{Admin, gauges, routes};
-use crate::http::Answer;
+use super::events::Stream;
+use super::{Admin, flip, gauges, guard, page, report, routes, series, upstreams};
+use crate::http::{Answer, BoxError};
 use crate::telemetry::Format;
 
-type Reply = Response<Full<Bytes>>;
+type Reply = Response<Either<Full<Bytes>, Stream>>;
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
-const HTML: &str = "text/html; charset=utf-8";
-
-const INDEX: &str = "<!doctype html>\n<meta charset=utf-8>\n<title>strangler</title>\n<h1>strangler</h1>\n<ul>\n\
-    <li><a href=\"/healthz\">/healthz</a> the process is alive\n\
-    <li><a href=\"/readyz\">/readyz</a> it wants traffic\n\
-    <li><a href=\"/metrics\">/metrics</a> metrics, as Prometheus text or OpenMetrics\n\
-    <li><a href=\"/api/routes\">/api/routes</a> the table in force, and the last rejected file\n\
-    <li><a href=\"/api/compare?window=1m&amp;latency=total\">/api/compare?window=1m&amp;latency=total</a> both sides of each \
-    route; windows 1m, 10m, 1h; latency total or service\n</ul>\n";
+const EVENTS: &str = "text/event-stream";
+pub(super) const HTML: &str = "text/html; charset=utf-8";
+pub(super) const JS: &str = "text/javascript; charset=utf-8";
 
 impl Admin {
-    /// The answer to one request that reached the port at `bound`.
-    pub(super) fn answer(&self, method: &Method, uri: &Uri, headers: &HeaderMap, bound: SocketAddr) -> Reply {
-        if bound.ip().is_loopback() && !host_is_local(uri, headers) {
-            return refusal(
-                StatusCode::FORBIDDEN,
-                40301,
-                "this port answers to localhost only; ask for it by a loopback address",
-            );
+    /// The answer to one request that reached the port at `bound`; `cut` ends its connection.
+    pub(super) async fn respond<B>(&self, request: Request<B>, bound: SocketAddr, cut: &Rc<Notify>) -> Reply
+    where
+        B: ::http_body::Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let (head, body) = request.into_parts();
+        let (method, uri, headers) = (&head.method, &head.uri, &head.headers);
+        match (method, flip::route_of(uri.path())) {
+            (&Method::POST, Some(route)) => match guard::writing(uri, headers, bound, &self.token) {
+                Ok(()) => {
+                    let (status, told) = flip::answer(route, body, &self.flip).await;
+                    json_reply(status, &told)
+                }
+                Err(refused) => turned_away(refused),
+            },
+            (&Method::GET, None) if uri.path() == "/api/events" => {
+                match guard::reading(uri, headers, bound, &self.token) {
+                    Ok(()) => self.listen(uri.query(), cut),
+                    Err(refused) => turned_away(refused),
+                }
+            }
+            _ => self.answer(method, uri, headers, bound),
+        }
+    }
+
+    /// The answer to whatever only reads, and is complete at once.
+    fn answer(&self, method: &Method, uri: &Uri, headers: &HeaderMap, bound: SocketAddr) -> Reply {
+        if let Err(refused) = guard::reading(uri, headers, bound, &self.token) {
+            return turned_away(refused);
         }
         let answer: fn(&Self, &Uri, &HeaderMap) -> Reply = match uri.path() {
-            "/" => |_, _, _| reply(StatusCode::OK, HTML, INDEX),
             "/healthz" => |_, _, _| reply(StatusCode::OK, TEXT, "ok\n"),
             "/readyz" => |admin, _, _| admin.readyz(),
             "/metrics" => |admin, _, headers| admin.metrics(headers),
-            "/api/routes" => |admin, _, _| {
-                let shown = routes::shown(&admin.table.current(), &admin.reloads.snapshot());
-                json_reply(StatusCode::OK, &shown)
-            },
+            "/api/routes" => |admin, _, _| json_reply(StatusCode::OK, &admin.routes()),
             "/api/compare" => |admin, uri, _| admin.compare(uri.query()),
+            "/api/report" => |admin, uri, _| admin.report(uri.query()),
+            "/api/series" => |admin, uri, _| admin.series(uri.query()),
+            "/api/events" => return not_allowed("GET"),
+            path if flip::route_of(path).is_some() => return not_allowed("POST"),
+            path if page::file(path).is_some() => |_, uri, _| page_reply(uri.path()),
             _ => return own(Answer::NoRoute),
         };
         if !matches!(*method, Method::GET | Method::HEAD) {
-            let mut reply = own(Answer::MethodNotAllowed);
-            reply.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return reply;
+            return not_allowed("GET, HEAD");
         }
         answer(self, uri, headers)
+    }
+
+    fn routes(&self) -> Value {
+        let mut shown = routes::shown(&self.table.current(), &self.reloads.snapshot());
+        routes::merge(&mut shown, json!({ "file": self.file }));
+        shown
+    }
+
+    fn listen(&self, query: Option<&str>, cut: &Rc<Notify>) -> Reply {
+        let question = match Question::read(query) {
+            Ok(question) => question,
+            Err(remedy) => return refusal(StatusCode::BAD_REQUEST, 40001, remedy),
+        };
+        let Some(stream) = self.events.listen(question, cut) else {
+            return refusal(StatusCode::SERVICE_UNAVAILABLE, 50301, "too many listen already; close another dashboard");
+        };
+        reply(StatusCode::OK, EVENTS, Bytes::new()).map(|_| Either::Right(stream))
+    }
+
+    /// One event: the comparison, and beside it what else may change from second to second.
+    pub(super) fn event(&self, question: Question) -> Bytes {
+        let table = self.table.current();
+        let mut told = compare::answer(&table, question);
+        routes::merge(&mut told, json!({ "upstreams": upstreams::shown(&table) }));
+        routes::merge(&mut told, routes::reloads_shown(&self.reloads.snapshot()));
+        // JSON has no line ends but escaped ones, so that an event is one line of data.
+        format!("data: {told}\n\n").into()
     }
 
     fn readyz(&self) -> Reply {
@@ -72,7 +117,7 @@ impl Admin {
 
     fn metrics(&self, headers: &HeaderMap) -> Reply {
         let format = Format::negotiate(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
-        let gauges = gauges::of(&self.table.current(), &self.reloads.snapshot());
+        let gauges = gauges::of(&self.table.current(), &self.reloads.snapshot(), &self.costs.known());
         match self.telemetry.metrics(gauges, format) {
             Ok(text) => reply(StatusCode::OK, format.content_type(), text),
             Err(_) => own(Answer::Internal),
@@ -80,24 +125,46 @@ impl Admin {
     }
 
     fn compare(&self, query: Option<&str>) -> Reply {
-        match Question::read(query) {
-            Ok(question) => json_reply(StatusCode::OK, &compare::answer(&self.table.current(), question)),
-            Err(remedy) => refusal(StatusCode::BAD_REQUEST, 40001, remedy),
-        }
+        asked(query, |question| Some(compare::answer(&self.table.current(), question)))
+    }
+
+    fn report(&self, query: Option<&str>) -> Reply {
+        asked(query, |question| Some(report::answer(&self.table.current(), &self.costs.known(), question)))
+    }
+
+    fn series(&self, query: Option<&str>) -> Reply {
+        let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+        let Some((_, name)) = pairs.find(|(key, _)| key == "route") else {
+            return refusal(StatusCode::BAD_REQUEST, 40001, "route names the route, as in route=order");
+        };
+        asked(query, |question| series::answer(&self.table.current(), &self.reloads.snapshot(), &name, question))
     }
 }
 
-/// Whether the request names this port by a name that only this machine resolves to itself.
-/// HTTP/1.0 knows no `Host`; no browser speaks it.
-fn host_is_local(uri: &Uri, headers: &HeaderMap) -> bool {
-    let named = match (uri.authority(), headers.get(HOST)) {
-        (Some(authority), _) => Some(authority.as_str()),
-        (None, Some(host)) => host.to_str().ok(),
-        (None, None) => return true,
-    };
-    let Some(authority) = named.and_then(|named| named.parse::<::http::uri::Authority>().ok()) else { return false };
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-    host == "localhost" || host.ends_with(".localhost") || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+/// Answers a question of windows; a question about what is not there is a 404.
+fn asked(query: Option<&str>, answer: impl FnOnce(Question) -> Option<Value>) -> Reply {
+    match Question::read(query).map(answer) {
+        Ok(Some(answered)) => json_reply(StatusCode::OK, &answered),
+        Ok(None) => refusal(StatusCode::NOT_FOUND, 40401, "the table has no route of this name"),
+        Err(remedy) => refusal(StatusCode::BAD_REQUEST, 40001, remedy),
+    }
+}
+
+fn turned_away(guard::Refused(status, code, message): guard::Refused) -> Reply {
+    refusal(status, code, message)
+}
+
+fn not_allowed(allow: &'static str) -> Reply {
+    let mut reply = own(Answer::MethodNotAllowed);
+    reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    reply
+}
+
+fn page_reply(path: &str) -> Reply {
+    let Some((content_type, content)) = page::file(path) else { return own(Answer::NoRoute) };
+    let mut reply = reply(StatusCode::OK, content_type, content);
+    reply.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY));
+    reply
 }
 
 fn own(answer: Answer) -> Reply {
@@ -113,12 +180,13 @@ fn json_reply(status: StatusCode, value: &Value) -> Reply {
 }
 
 fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
-    const HEADERS: [(HeaderName, &str); 3] = [
+    const HEADERS: [(HeaderName, &str); 4] = [
         (CACHE_CONTROL, "no-store"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
         (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
     ];
-    let mut response = Response::new(Full::new(body.into()));
+    let mut response = Response::new(Either::Left(Full::new(body.into())));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -130,6 +198,7 @@ fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>)
 
 #[cfg(test)]
 mod tests {
+    use ::http::header::HOST;
     use http_body_util::BodyExt;
 
     use super::*;
@@ -190,35 +259,58 @@ mod tests {
         let asked = get(&admin, "/api/compare?window=2m");
         assert_eq!(asked.status(), 400);
         assert!(text(asked).await.contains("1m, 10m or 1h"));
+        assert_eq!(get(&admin, "/api/series").status(), 400);
+        assert_eq!(get(&admin, "/api/series?route=nowhere").status(), 404);
+        assert_eq!(get(&admin, "/api/series?route=%6frder&window=10m").status(), 200);
     }
 
     #[test]
-    fn on_a_loopback_address_only_local_names_are_answered() {
+    fn a_name_that_is_not_local_is_turned_away_and_so_is_another_machine_without_the_token() {
         let admin = Admin::for_test();
-        let status = |host, bound| ask(&admin, &Method::GET, "/metrics", host, bound).status().as_u16();
-        for host in ["localhost", "LOCALHOST:9901", "127.0.0.1:9901", "127.8.9.1", "[::1]:9901", "shop.localhost"] {
-            assert_eq!(status(Some(host), "127.0.0.1:9901"), 200, "{host}");
-        }
-        for host in ["evil.example", "evil.example:9901", "localhost.evil.example", "127.0.0.1.evil.example", "", "a b"]
-        {
-            assert_eq!(status(Some(host), "127.0.0.1:9901"), 403, "{host}");
-        }
-        assert_eq!(status(None, "127.0.0.1:9901"), 200);
-        assert_eq!(status(Some("metrics.internal"), "10.0.0.7:9901"), 200);
-        let absolute = ask(&admin, &Method::GET, "http://evil.example/metrics", Some("localhost"), "127.0.0.1:1");
-        assert_eq!(absolute.status(), 403);
+        let status = |target, host, bound| ask(&admin, &Method::GET, target, Some(host), bound).status().as_u16();
+        assert_eq!(status("/metrics", "evil.example", "127.0.0.1:9901"), 403);
+        assert_eq!(status("/api/routes", "gateway.internal", "10.0.0.7:9901"), 401);
+        assert_eq!(status("/metrics", "gateway.internal", "10.0.0.7:9901"), 200);
     }
 
     #[tokio::test]
-    async fn every_link_of_the_index_leads_somewhere() {
+    async fn a_flip_is_an_order_with_the_token_and_anything_else_is_none() {
         let admin = Admin::for_test();
-        admin.telemetry.readiness().set(true);
-        let index = text(get(&admin, "/")).await;
-        let links: Vec<String> =
-            index.split("href=\"").skip(1).map(|link| link.split('"').next().unwrap().replace("&amp;", "&")).collect();
-        assert_eq!(links.len(), 5);
-        for link in links {
-            assert_eq!(get(&admin, &link).status(), 200, "{link}");
+        let order = |method: &str, token: &str| {
+            Request::builder()
+                .method(method)
+                .uri("/api/routes/order/serve")
+                .header("host", "localhost:9901")
+                .header("authorization", format!("Bearer {token}"))
+                .header(CONTENT_TYPE, JSON)
+                .body(Full::new(Bytes::from_static(br#"{"serve": "new"}"#)))
+                .unwrap()
+        };
+        let bound = "127.0.0.1:9901".parse().unwrap();
+        let cut = Rc::new(Notify::new());
+        let done = admin.respond(order("POST", admin.token.reveal()), bound, &cut).await;
+        assert_eq!(done.status(), 200);
+        assert!(text(done).await.contains("\"to\":\"new\""));
+        assert_eq!(admin.respond(order("POST", "guessed"), bound, &cut).await.status(), 401);
+        let got = admin.respond(order("GET", admin.token.reveal()), bound, &cut).await;
+        assert_eq!((got.status().as_u16(), &got.headers()[ALLOW]), (405, &HeaderValue::from_static("POST")));
+    }
+
+    #[tokio::test]
+    async fn the_page_has_a_strict_policy_and_every_file_that_it_names() {
+        let admin = Admin::for_test();
+        let page = get(&admin, "/");
+        let policy = page.headers()[CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned();
+        assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        let html = text(page).await;
+        assert!(!html.contains("<style") && !html.contains(" style=") && !html.contains(" onclick="));
+        let named = html.split(['"', '\'']).filter(|name| {
+            [".js", ".css", ".svg"].iter().any(|end| name.ends_with(end)) && !name.contains(char::is_whitespace)
+        });
+        let named: Vec<&str> = named.collect();
+        assert!(named.len() >= 4, "{named:?}");
+        for name in named {
+            assert_eq!(get(&admin, name).status(), 200, "{name}");
         }
     }
 }

@@ -1,17 +1,20 @@
-//! `/api/compare`: both sides of every route next to each other, over a window that ends now.
+//! `/api/compare`: both sides of every route next to each other, over a window that ends now; of every
+//! difference it says whether it is more than chance.
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::rfc3339;
 use crate::route::{Route, RouteTable};
-use crate::telemetry::{Figures, Latency, Side, Window};
+use crate::telemetry::fair::{self, Compared, Failed};
+use crate::telemetry::{Apart, Distribution, Figures, Latency, STATUS_CLASSES, Side, Window};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Question {
-    window: Window,
-    latency: Latency,
+    pub(super) window: Window,
+    pub(super) latency: Latency,
 }
 
 impl Question {
@@ -21,7 +24,7 @@ impl Question {
         for (name, value) in query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')) {
             match name {
                 "window" => question.window = Window::parse(value).ok_or("window is 1m, 10m or 1h")?,
-                "latency" => question.latency = Latency::parse(value).ok_or("latency is total or service")?,
+                "latency" => question.latency = Latency::parse(value).ok_or("latency is total, service or queue")?,
                 _ => {}
             }
         }
@@ -33,46 +36,105 @@ impl Question {
 pub(super) fn answer(table: &RouteTable, question: Question) -> Value {
     let now = Instant::now();
     let routes: Vec<Value> = table.routes.iter().map(|route| compared(route, question, now)).collect();
-    json!({ "window": question.window.as_str(), "generation": table.generation, "routes": routes })
+    json!({
+        "window": question.window.as_str(),
+        "latency": question.latency.as_str(),
+        "generation": table.generation,
+        "routes": routes,
+    })
 }
 
 fn compared(route: &Route, question: Question, now: Instant) -> Value {
     let figures = |side| route.stats.figures(side, question.window, question.latency, now);
     let (legacy, new) = (figures(Side::Legacy), figures(Side::New));
-    let ratio = |q| ratio(legacy.as_ref()?, new.as_ref()?, q);
+    let gateway = figures(Side::Gateway).map_or(0, |figures| figures.counts.requests());
+    let (ratio, confidence) = fairly(legacy.as_ref(), new.as_ref());
     json!({
         "name": *route.name,
         "path": route.path(),
         "serve": route.serve.word(),
+        "since": rfc3339(route.since),
         "sides": { "legacy": legacy.as_ref().map(side), "new": new.as_ref().map(side) },
-        "ratio": { "p50": ratio(0.5), "p99": ratio(0.99) },
+        "gateway": gateway,
+        "ratio": ratio,
+        "confidence": confidence,
     })
 }
 
-fn side(figures: &Figures) -> Value {
-    let seconds = figures.span.as_secs_f64();
-    let latency = &figures.latency;
-    let quantile = |q| latency.quantile(q).map(millis);
+/// One side's figures.
+pub(super) fn side(figures: &Figures) -> Map<String, Value> {
+    let Figures { counts, latency, .. } = figures;
+    let (seconds, requests) = (figures.span.as_secs_f64(), counts.requests());
+    let quantile = |q| json!(latency.quantile(q).map(millis));
+    let of = |names: &[&str], counts: &[u64]| -> Map<String, Value> {
+        names.iter().zip(counts).map(|(name, count)| ((*name).to_owned(), json!(count))).collect()
+    };
+    let per_request = figures.cpu.filter(|cpu| cpu.requests > 0).map(|cpu| millis(cpu.time) / cpu.requests as f64);
+    let fields = [
+        ("requests", json!(requests)),
+        ("qps", if seconds > 0.0 { json!(rounded(requests as f64 / seconds, 2)) } else { Value::Null }),
+        ("errors", json!(counts.errors)),
+        ("error_rate", json!(rounded(counts.errors as f64 / requests.max(1) as f64, 6))),
+        ("mean_ms", json!(latency.mean().map(millis))),
+        ("p50_ms", quantile(0.5)),
+        ("p90_ms", quantile(0.9)),
+        ("p99_ms", quantile(0.99)),
+        ("p999_ms", quantile(0.999)),
+        ("measured", json!(latency.count())),
+        ("statuses", json!(of(&STATUS_CLASSES, &counts.statuses))),
+        ("apart", json!(of(&Apart::ALL.map(Apart::word), &counts.apart))),
+        ("cpu_ms_per_request", json!(per_request.map(|cpu| rounded(cpu, 3)))),
+    ];
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// New over legacy, as numbers and with what can be said for sure of each.
+pub(super) fn fairly(legacy: Option<&Figures>, new: Option<&Figures>) -> (Value, Value) {
+    let nothing = Distribution::default();
+    let latency = |figures: Option<&'_ Figures>| figures.map_or_else(|| nothing.clone(), |of| of.latency.clone());
+    let failed = |figures: Option<&Figures>| Failed {
+        errors: figures.map_or(0, |of| of.counts.errors),
+        requests: figures.map_or(0, |of| of.counts.requests()),
+    };
+    let (old, fresh) = (latency(legacy), latency(new));
+    let [p50, p90, p99] = [0.5, 0.9, 0.99].map(|q| fair::quantiles(&old, &fresh, q));
+    let mean = fair::means(&old, &fresh);
+    let errors = fair::error_rates(failed(legacy), failed(new));
+    let number = |of: Compared| of.estimate.map(|ratio| rounded(ratio, 3));
+    let ratio = json!({ "p50": number(p50), "p90": number(p90), "p99": number(p99), "mean": number(mean) });
+    let faster = |of| sure(of, 1.0, ["faster", "slower"]);
+    let mut of_errors = sure(errors, 0.0, ["fewer", "more"]);
+    let rate = |of: Failed| of.errors as f64 / of.requests as f64;
+    let times = Some(rate(failed(new)) / rate(failed(legacy))).filter(|times| times.is_finite());
+    if let Value::Object(fields) = &mut of_errors {
+        fields.insert("difference".to_owned(), json!(errors.estimate.map(|difference| rounded(difference, 6))));
+        fields.insert("ratio".to_owned(), json!(times.map(|times| rounded(times, 3))));
+    }
+    let confidence = json!({
+        "p50": faster(p50), "p90": faster(p90), "p99": faster(p99), "mean": faster(mean), "error_rate": of_errors,
+    });
+    (ratio, confidence)
+}
+
+/// The interval and its verdict: wholly on one side of `same`, or not.
+fn sure(compared: Compared, same: f64, [below, above]: [&str; 2]) -> Value {
+    let verdict = match compared.interval {
+        Err(_) => "not enough yet",
+        Ok((_, high)) if high < same => below,
+        Ok((low, _)) if low > same => above,
+        Ok(_) => "unclear",
+    };
+    let (low, high) = compared.interval.ok().map(|(low, high)| (rounded(low, 4), rounded(high, 4))).unzip();
     json!({
-        "requests": figures.requests,
-        "qps": if seconds > 0.0 { Some(rounded(figures.requests as f64 / seconds, 2)) } else { None },
-        "errors": figures.errors,
-        "error_rate": rounded(figures.errors as f64 / figures.requests.max(1) as f64, 6),
-        "mean_ms": latency.mean().map(millis),
-        "p50_ms": quantile(0.5),
-        "p90_ms": quantile(0.9),
-        "p99_ms": quantile(0.99),
-        "p999_ms": quantile(0.999),
+        "low": low,
+        "high": high,
+        "enough": compared.interval.is_ok(),
+        "reason": compared.interval.err().map(|lack| lack.to_string()),
+        "verdict": verdict,
     })
 }
 
-/// New over legacy; `None` where one of the two has no such quantile.
-fn ratio(legacy: &Figures, new: &Figures, q: f64) -> Option<f64> {
-    let (legacy, new) = (legacy.latency.quantile(q)?, new.latency.quantile(q)?);
-    (!legacy.is_zero()).then(|| rounded(new.as_secs_f64() / legacy.as_secs_f64(), 3))
-}
-
-fn millis(duration: Duration) -> f64 {
+pub(super) fn millis(duration: Duration) -> f64 {
     rounded(duration.as_secs_f64() * 1_000.0, 3)
 }
 
@@ -112,7 +174,11 @@ mod tests {
             (&route["name"], &route["path"], &route["serve"]),
             (&json!("order"), &json!("/api/v1/orders/{id}"), &json!("legacy"))
         );
-        assert_eq!((&route["sides"]["new"], &route["ratio"]), (&Value::Null, &json!({ "p50": null, "p99": null })));
+        let none = json!({ "p50": null, "p90": null, "p99": null, "mean": null });
+        assert_eq!((&route["sides"]["new"], &route["ratio"]), (&Value::Null, &none));
+        let p99 = &route["confidence"]["p99"];
+        assert_eq!((&p99["verdict"], &p99["enough"]), (&json!("not enough yet"), &json!(false)));
+        assert_eq!(p99["reason"], "needs 368 requests on each side; legacy has 2, new has 0");
         let legacy = &route["sides"]["legacy"];
         assert_eq!((&legacy["requests"], &legacy["errors"]), (&json!(2), &json!(1)));
         assert_eq!((&legacy["error_rate"], &legacy["mean_ms"]), (&json!(0.5), &json!(20.0)));
@@ -120,11 +186,40 @@ mod tests {
         let keys: Vec<&String> = legacy.as_object().unwrap().keys().collect();
         assert_eq!(
             keys,
-            ["requests", "qps", "errors", "error_rate", "mean_ms", "p50_ms", "p90_ms", "p99_ms", "p999_ms"]
+            [
+                ["requests", "qps", "errors", "error_rate", "mean_ms", "p50_ms", "p90_ms", "p99_ms", "p999_ms"]
+                    .as_slice(),
+                &["measured", "statuses", "apart", "cpu_ms_per_request"],
+            ]
+            .concat()
         );
+        assert_eq!((&legacy["measured"], &legacy["statuses"]["5xx"]), (&json!(2), &json!(1)));
 
         stats.count_for_tests(Side::New, 200, Duration::from_millis(5));
         let ratio = answer(&table, question)["routes"][0]["ratio"]["p50"].as_f64().unwrap();
         assert!((0.24..=0.26).contains(&ratio), "{ratio}");
+    }
+
+    #[test]
+    fn a_difference_that_is_more_than_chance_is_said_to_be_one() {
+        let admin = Admin::for_test();
+        let table = admin.table.current();
+        let stats = &table.routes[0].stats;
+        for n in 0..500 {
+            stats.count_for_tests(Side::Legacy, if n % 10 == 0 { 500 } else { 200 }, Duration::from_millis(20 + n % 7));
+            stats.count_for_tests(Side::New, 200, Duration::from_millis(5 + n % 3));
+        }
+        let route = &answer(&table, Question::read(None).unwrap())["routes"][0];
+        for figure in ["p50", "p90", "p99", "mean"] {
+            let (ratio, sure) = (&route["ratio"][figure], &route["confidence"][figure]);
+            assert_eq!((&sure["verdict"], &sure["reason"]), (&json!("faster"), &Value::Null), "{figure}");
+            assert!(
+                sure["low"].as_f64() <= ratio.as_f64() && ratio.as_f64() <= sure["high"].as_f64(),
+                "{figure} {sure}"
+            );
+        }
+        let errors = &route["confidence"]["error_rate"];
+        assert_eq!((&errors["verdict"], &errors["difference"]), (&json!("fewer"), &json!(-0.1)));
+        assert_eq!(errors["ratio"], 0.0);
     }
 }

@@ -2,18 +2,23 @@
 
 use std::collections::BTreeMap;
 
+use super::costs::{Known, SideCost};
 use super::reload::Reloads;
 use crate::check::store::Outcome;
 use crate::check::{Check, Kind, Session};
 use crate::route::RouteTable;
-use crate::telemetry::{CheckGauge, Gauges, HandlerGauge, KeyGauge, RouteGauge, UpstreamGauge};
+use crate::telemetry::{CheckGauge, Gauges, HandlerGauge, KeyGauge, RouteGauge, Side, SideGauge, UpstreamGauge};
 use crate::upstream::Target;
 use crate::upstream::fastcgi::Connections;
 
-/// What the table, its upstreams and the reloads are like now. An upstream that no route uses has
+/// What the table, its upstreams, the reloads and the costs are like now. An upstream that no route uses has
 /// no connections and is not told of.
-pub(super) fn of(table: &RouteTable, reloads: &Reloads) -> Gauges {
-    let targets: BTreeMap<&str, &Target> = table.targets().map(|target| (target.name(), target)).collect();
+pub(super) fn of(table: &RouteTable, reloads: &Reloads, costs: &Known) -> Gauges {
+    let side = |side: Side, cost: &SideCost| SideGauge {
+        side: side.word(),
+        cpu_seconds: cost.cpu.map(|cpu| cpu.as_secs_f64()),
+        memory_bytes: cost.memory,
+    };
     let mut gauges = Gauges {
         generation: table.generation,
         reloads_accepted: reloads.accepted,
@@ -24,23 +29,22 @@ pub(super) fn of(table: &RouteTable, reloads: &Reloads) -> Gauges {
             .map(|route| RouteGauge { name: (*route.name).to_owned(), serve: route.serve.word() })
             .collect(),
         checks: checks(table),
+        sides: vec![side(Side::Legacy, &costs.legacy), side(Side::New, &costs.new)],
         ..Gauges::default()
     };
-    for (name, target) in targets {
+    for (name, target) in places(table) {
+        let full_in = costs.places.get(name).and_then(|cost| cost.full_in);
         let name = name.to_owned();
-        let (connections, waiting) = match target {
-            Target::Php(php) => {
-                let Connections { in_use, idle } = php.connections();
-                ((in_use, idle), php.waiting())
+        match (connections(target), target) {
+            (Some(Used { in_use, idle, waiting }), _) => {
+                let saturation_seconds = full_in.map(|until| until.as_secs_f64());
+                gauges.upstreams.push(UpstreamGauge { name, in_use, idle, waiting, saturation_seconds });
             }
-            Target::Http(service) => (service.connections(), 0),
-            Target::Handler(handler) => {
+            (None, Target::Handler(handler)) => {
                 gauges.handlers.push(HandlerGauge { name, stalls: handler.stalls() });
-                continue;
             }
-        };
-        let [in_use, idle, waiting] = [connections.0, connections.1, waiting].map(|count| count as u64);
-        gauges.upstreams.push(UpstreamGauge { name, in_use, idle, waiting });
+            (None, _) => {}
+        }
     }
     gauges.keys = keys(table);
     gauges
@@ -76,6 +80,33 @@ fn keys(table: &RouteTable) -> Vec<KeyGauge> {
     keys
 }
 
+/// Every upstream and handler of the table once, by its name.
+pub(super) fn places(table: &RouteTable) -> BTreeMap<&str, &Target> {
+    table.targets().map(|target| (target.name(), target)).collect()
+}
+
+/// The connections to an upstream, and the requests that wait for one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Used {
+    pub(super) in_use: u64,
+    pub(super) idle: u64,
+    pub(super) waiting: u64,
+}
+
+/// `None` of a handler, which has none.
+pub(super) fn connections(target: &Target) -> Option<Used> {
+    let (connections, waiting) = match target {
+        Target::Php(php) => {
+            let Connections { in_use, idle } = php.connections();
+            ((in_use, idle), php.waiting())
+        }
+        Target::Http(service) => (service.connections(), 0),
+        Target::Handler(_) => return None,
+    };
+    let [in_use, idle, waiting] = [connections.0, connections.1, waiting].map(|count| count as u64);
+    Some(Used { in_use, idle, waiting })
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Admin;
@@ -84,7 +115,7 @@ mod tests {
     #[test]
     fn each_upstream_and_handler_is_told_once_however_many_routes_use_it() {
         let admin = Admin::for_test();
-        let gauges = of(&admin.table.current(), &admin.reloads.snapshot());
+        let gauges = of(&admin.table.current(), &admin.reloads.snapshot(), &Known::default());
         let handlers: Vec<&str> = gauges.handlers.iter().map(|handler| &*handler.name).collect();
         assert_eq!(handlers, ["orders", "php"]);
         assert_eq!((gauges.generation, gauges.routes.len(), gauges.routes[0].serve), (1, 1, "legacy"));

@@ -1,15 +1,24 @@
 //! The operator's port: what the gateway knows of itself, over plain HTTP.
 //!
 //! It lives on the control plane's thread, so that whatever is asked here, no request of a client
-//! waits for it. It reads what the workers count and what the table says, and changes nothing.
-//! There is no password: the port belongs on a loopback address, where [`answer`] refuses names that
-//! are not local, or on a network of its own. The server room binds it.
+//! waits for it. It reads what the workers count and what the table says. The one thing it changes is a
+//! word of the file, and it has that done ([`flip`]). Who may ask is said in [`guard`]. The server room
+//! binds the port.
 
 mod answer;
 mod compare;
+mod costs;
+mod events;
+mod flip;
 mod gauges;
+mod guard;
+mod page;
 mod reload;
+mod report;
 mod routes;
+mod series;
+mod token;
+mod upstreams;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -24,9 +33,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
+pub(crate) use self::costs::Costs;
+use self::events::Events;
+pub(crate) use self::flip::{Done, Flip, Order, Refused};
 pub(crate) use self::reload::ReloadStatus;
+pub(crate) use self::token::Token;
 use crate::route::LiveTable;
 use crate::telemetry::Telemetry;
 
@@ -43,32 +56,56 @@ const HEADER_BYTES: usize = 16 << 10;
 /// Pause after a connection could not be accepted: the descriptors may be used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the operator's port reads from.
-#[derive(Debug)]
+/// What the operator's port reads from, and what it has done.
 pub(crate) struct Admin {
     table: Arc<LiveTable>,
     telemetry: Arc<Telemetry>,
     reloads: Arc<ReloadStatus>,
+    costs: Arc<Costs>,
+    /// Where the route file is, for operators to see.
+    file: String,
+    token: Token,
+    flip: Arc<Flip>,
+    events: Events,
+}
+
+/// What [`Admin`] is made of.
+pub(crate) struct Parts {
+    pub(crate) table: Arc<LiveTable>,
+    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) reloads: Arc<ReloadStatus>,
+    pub(crate) costs: Arc<Costs>,
+    pub(crate) file: String,
+    pub(crate) token: Token,
+    pub(crate) flip: Arc<Flip>,
 }
 
 impl Admin {
-    pub(crate) fn new(table: Arc<LiveTable>, telemetry: Arc<Telemetry>, reloads: Arc<ReloadStatus>) -> Self {
-        Self { table, telemetry, reloads }
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { table, telemetry, reloads, costs, file, token, flip } = parts;
+        Self { table, telemetry, reloads, costs, file, token, flip, events: Events::default() }
     }
 }
 
 /// Serves the operator's port until it is dropped, on the thread it is called on.
 pub(crate) async fn serve(listener: TcpListener, admin: Admin) {
     let admin = Rc::new(admin);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
     // Of a listener that has no address any more nothing can be accepted either.
     let Ok(bound) = listener.local_addr() else { return };
+    tokio::select! {
+        () = accept(&listener, bound, &admin) => {}
+        () = admin.events.run(|question| admin.event(question)) => {}
+    }
+}
+
+async fn accept(listener: &TcpListener, bound: SocketAddr, admin: &Rc<Admin>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         // The semaphore is never closed.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let admin = Rc::clone(&admin);
+                let admin = Rc::clone(admin);
                 tokio::task::spawn_local(async move {
                     connection(stream, bound, &admin).await;
                     drop(place);
@@ -83,9 +120,9 @@ pub(crate) async fn serve(listener: TcpListener, admin: Admin) {
 }
 
 async fn connection(stream: TcpStream, bound: SocketAddr, admin: &Admin) {
-    let service = service_fn(async |request: Request<Incoming>| {
-        Ok::<_, Infallible>(admin.answer(request.method(), request.uri(), request.headers(), bound))
-    });
+    let cut = Rc::new(Notify::new());
+    let service =
+        service_fn(async |request: Request<Incoming>| Ok::<_, Infallible>(admin.respond(request, bound, &cut).await));
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -94,10 +131,12 @@ async fn connection(stream: TcpStream, bound: SocketAddr, admin: &Admin) {
             .serve_connection(TokioIo::new(stream), service)
     );
     // How a connection of an operator ends is the operator's affair: nothing to log.
-    if tokio::time::timeout(CONNECTION_AGE, connection.as_mut()).await.is_err() {
-        connection.as_mut().graceful_shutdown();
-        let _ = tokio::time::timeout(LAST_ANSWER, connection).await;
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = cut.notified() => return,
+        () = tokio::time::sleep(CONNECTION_AGE) => connection.as_mut().graceful_shutdown(),
     }
+    let _ = tokio::time::timeout(LAST_ANSWER, connection).await;
 }
 
 /// A moment as `2026-01-02T03:04:05Z`.
@@ -123,7 +162,16 @@ mod tests {
             route.serve = Serve::Legacy;
             route.stats = telemetry.route("order");
             let table = RouteTable::build(Edge::default(), vec![route]).unwrap();
-            Self::new(Arc::new(LiveTable::new(table)), telemetry, Arc::default())
+            let done = Done { from: Some("legacy".to_owned()), place: "routes.toml:1".to_owned(), changed: true };
+            Self::new(Parts {
+                table: Arc::new(LiveTable::new(table)),
+                telemetry,
+                reloads: Arc::default(),
+                costs: Arc::default(),
+                file: "routes.toml".to_owned(),
+                token: Token::random().unwrap(),
+                flip: Arc::new(move |_| Ok(done.clone())),
+            })
         }
     }
 

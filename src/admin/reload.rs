@@ -3,8 +3,14 @@
 //! The watcher in `config` writes it, the admin port and the metrics read it. It stands in this room
 //! because imports point down: `config` may know `admin`, never the reverse.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
+
+use crate::route::RouteTable;
+
+/// How many flips are remembered.
+const FLIPS: usize = 100;
 
 /// The state of reloading, shared by the watcher and whoever shows it.
 #[derive(Debug, Default)]
@@ -21,6 +27,19 @@ pub(crate) struct Reloads {
     pub(crate) last_rejected: Option<Rejected>,
     /// The file in force.
     pub(crate) last_good: Option<Good>,
+    /// The last changes of who serves, the oldest first.
+    pub(crate) flips: VecDeque<Flip>,
+}
+
+/// Another side serves a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Flip {
+    pub(crate) route: String,
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) when: SystemTime,
+    /// The table that it came with.
+    pub(crate) generation: u64,
 }
 
 /// A file that was refused.
@@ -52,6 +71,27 @@ impl ReloadStatus {
         state.last_good = Some(Good { when: SystemTime::now(), hash, generation, warnings });
     }
 
+    /// The table in force gave way to the next one.
+    pub(crate) fn swapped(&self, before: &RouteTable, after: &RouteTable) {
+        let serving: HashMap<&str, &str> =
+            before.routes.iter().map(|route| (&*route.name, route.serve.word())).collect();
+        let mut state = self.lock();
+        for route in &after.routes {
+            let to = route.serve.word();
+            let Some(from) = serving.get(&*route.name).filter(|from| **from != to) else { continue };
+            if state.flips.len() >= FLIPS {
+                state.flips.pop_front();
+            }
+            state.flips.push_back(Flip {
+                route: (*route.name).to_owned(),
+                from: (*from).to_owned(),
+                to: to.to_owned(),
+                when: SystemTime::now(),
+                generation: after.generation,
+            });
+        }
+    }
+
     /// A file has been refused.
     pub(crate) fn rejected(&self, faults: String) {
         let mut state = self.lock();
@@ -78,6 +118,38 @@ impl ReloadStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::{Edge, Route, Serve};
+
+    fn table(routes: &[(&str, Serve)], generation: u64) -> RouteTable {
+        let route = |(name, serve): &(&str, Serve)| {
+            let mut route = Route::for_test(name, &format!("/{name}"));
+            route.serve = *serve;
+            route
+        };
+        let mut table = RouteTable::build(Edge::default(), routes.iter().map(route).collect()).unwrap();
+        table.generation = generation;
+        table
+    }
+
+    #[test]
+    fn the_last_flips_are_remembered_and_no_more() {
+        let status = ReloadStatus::default();
+        let (old, new) = (Serve::Legacy, Serve::New);
+        status.swapped(
+            &table(&[("cart", old), ("order", old)], 1),
+            &table(&[("cart", old), ("order", new), ("added", new)], 2),
+        );
+        let flips = status.snapshot().flips;
+        assert_eq!(flips.len(), 1);
+        let told = (&*flips[0].route, &*flips[0].from, &*flips[0].to, flips[0].generation);
+        assert_eq!(told, ("order", "legacy", "new", 2));
+        for generation in 3..200 {
+            let (from, to) = if generation % 2 == 0 { (old, new) } else { (new, old) };
+            status.swapped(&table(&[("order", from)], generation - 1), &table(&[("order", to)], generation));
+        }
+        let flips = status.snapshot().flips;
+        assert_eq!((flips.len(), flips.back().unwrap().generation), (FLIPS, 199));
+    }
 
     #[test]
     fn a_rejected_file_is_shown_until_it_is_mended() {

@@ -2,21 +2,49 @@
 
 use serde_json::{Map, Value, json};
 
-use super::reload::Reloads;
+use super::reload::{Flip, Good, Reloads};
 use super::rfc3339;
 use crate::route::{Condition, Place, Route, RouteTable};
 
 /// The running table, and what became of the file's last versions.
 pub(super) fn shown(table: &RouteTable, reloads: &Reloads) -> Value {
-    let rejected = reloads.last_rejected.as_ref();
-    let good = reloads.last_good.as_ref();
-    json!({
+    let mut shown = json!({
         "generation": table.generation,
         "routes": table.routes.iter().map(|route| shown_route(route)).collect::<Vec<_>>(),
+        "flips": flips(reloads, |_| true),
+    });
+    merge(&mut shown, reloads_shown(reloads));
+    shown
+}
+
+/// What became of the file's last versions.
+pub(super) fn reloads_shown(reloads: &Reloads) -> Value {
+    let rejected = reloads.last_rejected.as_ref();
+    let good = reloads.last_good.as_ref();
+    let loaded = |good: &Good| {
+        let hash = format!("{:016x}", good.hash);
+        json!({ "when": rfc3339(good.when), "hash": hash, "warnings": good.warnings })
+    };
+    json!({
         "reloads": { "accepted": reloads.accepted, "rejected": reloads.rejected },
-        "loaded": good.map(|good| json!({ "when": rfc3339(good.when), "warnings": good.warnings })),
+        "loaded": good.map(loaded),
         "rejected": rejected.map(|file| json!({ "when": rfc3339(file.when), "faults": file.faults })),
     })
+}
+
+/// Adds the members of one object to another.
+pub(super) fn merge(object: &mut Value, more: Value) {
+    if let (Value::Object(object), Value::Object(more)) = (object, more) {
+        object.extend(more);
+    }
+}
+
+/// The last changes of who serves, of those routes.
+pub(super) fn flips(reloads: &Reloads, of: impl Fn(&str) -> bool) -> Vec<Value> {
+    let shown = reloads.flips.iter().filter(|flip| of(&flip.route)).map(|Flip { route, from, to, when, generation }| {
+        json!({ "route": route, "from": from, "to": to, "when": rfc3339(*when), "generation": generation })
+    });
+    shown.collect()
 }
 
 fn shown_route(route: &Route) -> Value {

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
@@ -19,8 +19,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::children::Children;
-use super::{Program, complain, faulty, print, routes_in_words, with_causes};
-use crate::admin::{self, Admin, ReloadStatus};
+use super::{Program, complain, faulty, flip, print, routes_in_words, with_causes};
+use crate::admin::{self, Admin, Costs, ReloadStatus, Token};
 use crate::config::{self, Context, Faults, Known, Loaded, Watcher};
 use crate::http::BoxError;
 use crate::route::{LiveTable, RouteTable};
@@ -28,9 +28,6 @@ use crate::server::{self, BindError, Drain, Server};
 use crate::telemetry::Telemetry;
 use crate::upstream::Handler;
 use crate::upstream::fastcgi::SpawnError;
-
-/// How often the windows of the comparison move on.
-const TICK: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, Args)]
 pub(super) struct Options {
@@ -105,15 +102,20 @@ async fn serve(path: &Path, json: bool, program: Program) -> Result<(), Failure>
     let drain = Drain::new();
     let server = bound.start(&table, &telemetry, &drain)?;
     let status = Arc::new(ReloadStatus::default());
-    let admin = admin.map(|listener| open_admin(listener, &table, &telemetry, &status)).transpose()?;
-    announce(path, json, &server, admin, &table.current());
+    let context = Context {
+        handlers: Arc::new(handlers),
+        telemetry: Arc::clone(&telemetry),
+        live: Arc::clone(&table),
+        status: Arc::clone(&status),
+    };
+    let costs = Arc::new(Costs::default());
+    let keeping = tokio::task::spawn_local(Arc::clone(&costs).keep(Arc::clone(&table), Arc::clone(&telemetry)));
+    let admin = admin.map(|listener| open_admin(listener, path, listen.admin_token, &context, costs)).transpose()?;
+    announce(path, json, &server, admin.as_ref(), &table.current());
     telemetry.readiness().set(true);
 
-    let (telemetry_of_routes, live) = (Arc::clone(&telemetry), Arc::clone(&table));
-    let context = Context { handlers: Arc::new(handlers), telemetry: telemetry_of_routes, live, status };
     let watcher = Watcher::new(path, started, context);
     let watching = tokio::task::spawn_local(watcher.run(followed_by(&children)));
-    let ticking = tokio::task::spawn_local(tick(Arc::clone(&telemetry)));
 
     let name = signals.next().await;
     let within = table.current().edge.drain;
@@ -121,7 +123,7 @@ async fn serve(path: &Path, json: bool, program: Program) -> Result<(), Failure>
     telemetry.readiness().set(false);
     watching.abort();
     go_down(server, &drain, within, &mut signals).await;
-    ticking.abort();
+    keeping.abort();
     children.stop().await;
     telemetry.close();
     tracing::info!("ended");
@@ -156,33 +158,50 @@ fn load(path: &Path, handlers: &BTreeMap<String, Arc<Handler>>, telemetry: &Tele
     config::load(path, &Known { handlers, telemetry, previous: None }).map_err(Failure::Faults)
 }
 
-async fn tick(telemetry: Arc<Telemetry>) {
-    loop {
-        tokio::time::sleep(TICK).await;
-        telemetry.tick(Instant::now());
-    }
+/// The operator's port once it is open.
+struct Opened {
+    address: SocketAddr,
+    /// Made here, and so known to nobody yet; `None`: the operator chose one.
+    token: Option<Token>,
 }
 
-/// Opens the operator's port and gives its real address.
 fn open_admin(
     listener: TcpListener,
-    table: &Arc<LiveTable>,
-    telemetry: &Arc<Telemetry>,
-    status: &Arc<ReloadStatus>,
-) -> Result<SocketAddr, Failure> {
+    path: &Path,
+    chosen: Option<Token>,
+    context: &Context,
+    costs: Arc<Costs>,
+) -> Result<Opened, Failure> {
     let address = listener.local_addr()?;
-    let admin = Admin::new(Arc::clone(table), Arc::clone(telemetry), Arc::clone(status));
+    let (token, made) = match chosen {
+        Some(token) => (token, None),
+        None => Token::random().map(|token| (token.clone(), Some(token)))?,
+    };
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let admin = Admin::new(admin::Parts {
+        table: Arc::clone(&context.live),
+        telemetry: Arc::clone(&context.telemetry),
+        reloads: Arc::clone(&context.status),
+        costs,
+        file: path.display().to_string(),
+        token,
+        flip: flip::by_order(path, Arc::clone(&context.handlers)),
+    });
     tokio::task::spawn_local(admin::serve(listener, admin));
-    Ok(address)
+    Ok(Opened { address, token: made })
 }
 
 /// Says where it listens and what it loaded: in a sentence or two for a person, in one line for a machine.
-fn announce(path: &Path, json: bool, server: &Server, admin: Option<SocketAddr>, table: &RouteTable) {
+/// The token that was made is told to them, and not to a file that the terminal's text may end in.
+fn announce(path: &Path, json: bool, server: &Server, admin: Option<&Opened>, table: &RouteTable) {
     let http: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
-    let admin = admin.map(|address| address.to_string());
     let routes = table.routes.len();
     let text = if json {
-        let line = json!({ "http": http, "admin": admin, "routes": routes, "generation": table.generation });
+        let address = admin.map(|admin| admin.address.to_string());
+        let token = admin.and_then(|admin| admin.token.as_ref()).map(Token::reveal);
+        let generation = table.generation;
+        let line =
+            json!({ "http": http, "admin": address, "admin_token": token, "routes": routes, "generation": generation });
         format!("{line}\n")
     } else {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -190,8 +209,10 @@ fn announce(path: &Path, json: bool, server: &Server, admin: Option<SocketAddr>,
         for address in &http {
             text.push_str(&format!("  serving    http://{address}/\n"));
         }
-        if let Some(admin) = admin {
-            text.push_str(&format!("  admin      http://{admin}/\n"));
+        if let Some(Opened { address, token }) = admin {
+            let token = token.as_ref().filter(|_| std::io::stdout().is_terminal());
+            let fragment = token.map(|token| format!("#token={}", token.reveal())).unwrap_or_default();
+            text.push_str(&format!("  dashboard  http://{address}/{fragment}\n"));
         }
         text + &format!("  the table  {} ({}; save it and it is in force)\n", path.display(), routes_in_words(routes))
     };

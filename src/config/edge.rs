@@ -10,6 +10,8 @@ use ipnet::IpNet;
 use super::reader::{
     Reader, Value, boolean, count, duration, duration_or_zero, list, number, one_or_list, path, size, text, twice,
 };
+use super::upstream::secret;
+use crate::admin::Token;
 use crate::http::{Limits, Timeouts};
 use crate::route::Edge;
 use crate::telemetry::Destination;
@@ -21,6 +23,8 @@ pub(crate) struct Listen {
     pub(crate) http: Vec<SocketAddr>,
     /// For operators; `None`: there is no admin port.
     pub(crate) admin: Option<SocketAddr>,
+    /// What changing something there takes; `None`: made at the start.
+    pub(crate) admin_token: Option<Token>,
 }
 
 /// What is read once, at the start.
@@ -60,10 +64,11 @@ pub(super) fn listen(file: &Reader<'_>) -> Listen {
         reader.sheet.fault(reader.span_of("http"), format!("\"{again}\" is listened on twice"), "name it once");
     }
     if let Some(admin) = admin.filter(|admin| !admin.ip().is_loopback()) {
-        let message = format!("admin {admin} can be reached from other machines, and asks nobody who they are");
+        let message =
+            format!("admin {admin} can be reached from other machines, and gives its metrics to everybody there");
         reader.sheet.warn(&reader.span_of("admin"), message);
     }
-    Listen { http, admin }
+    Listen { http, admin, admin_token: reader.get("admin_token", admin_token) }
 }
 
 pub(super) fn server(file: &Reader<'_>) -> (Edge, usize, Destination) {
@@ -155,6 +160,15 @@ fn access_log(value: &Value<'_>) -> Option<Destination> {
         }
         _ => Destination::File(path(value)?),
     })
+}
+
+fn admin_token(value: &Value<'_>) -> Option<Token> {
+    let token = Token::chosen(&secret(value)?);
+    if token.is_none() {
+        let message = format!("an admin token has {} visible ASCII characters or more", Token::SHORTEST);
+        value.fault(message, "make one with `openssl rand -hex 16`");
+    }
+    token
 }
 
 pub(super) fn network(value: &Value<'_>) -> Option<IpNet> {

@@ -15,7 +15,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::fault::{Faults, did_you_mean};
 use super::reader::Node;
-use super::{Known, NAME_IT, parse, read, routes};
+use super::{Known, NAME_IT, parse, read, routes, source};
 
 /// A word has been changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,9 @@ pub(crate) enum FlipError {
     /// Somebody else wrote it in between.
     #[error("the file was changed by somebody else meanwhile; try again")]
     ChangedMeanwhile,
+    /// It is not the file that whoever flips has seen.
+    #[error("{0} has changed since you looked; nothing was written: look at it again, then flip")]
+    NotAsSeen(String),
     /// It could not be replaced.
     #[error("cannot write {what}")]
     Write {
@@ -73,13 +76,23 @@ impl fmt::Display for Hint<'_> {
     }
 }
 
-/// Makes `serve` of the named route say `serve`, in the file.
+/// Makes `serve` of the named route say `serve`, in the file. Where `seen` is given, only in the
+/// file of that content, as [`crate::admin::ReloadStatus`] tells it.
 ///
 /// # Errors
 /// See [`FlipError`]; the file is then as it was.
-pub(crate) fn flip(path: &Path, route: &str, serve: &str, known: &Known<'_>) -> Result<Flipped, FlipError> {
+pub(crate) fn flip(
+    path: &Path,
+    route: &str,
+    serve: &str,
+    seen: Option<u64>,
+    known: &Known<'_>,
+) -> Result<Flipped, FlipError> {
     routes::serve_word(serve).map_err(|(message, remedy)| FlipError::BadServe { message, remedy })?;
     let before = read(path, NAME_IT).map_err(FlipError::Rejected)?;
+    if seen.is_some_and(|seen| seen != source::hash(&before)) {
+        return Err(FlipError::NotAsSeen(path.display().to_string()));
+    }
     let edit = edit(path, &before, route, known)?;
     let after = edit.apply(&before, serve);
     let flipped = |changed| Flipped {
@@ -258,7 +271,7 @@ path = \"/{*rest}\"
     fn flipped(text: &str, route: &str, serve: &str) -> (Result<Flipped, FlipError>, String) {
         let fixture = Fixture::new();
         let path = fixture.write(text);
-        let result = flip(&path, route, serve, &fixture.known());
+        let result = flip(&path, route, serve, None, &fixture.known());
         (result, std::fs::read_to_string(&path).unwrap())
     }
 
@@ -314,7 +327,7 @@ path = \"/{*rest}\"
         let fixture = Fixture::new();
         let path = fixture.write(&FILE.replace("'legacy'", "\"legacy\""));
         let inode = std::fs::metadata(&path).unwrap().ino();
-        let result = flip(&path, "order", "legacy", &fixture.known()).unwrap();
+        let result = flip(&path, "order", "legacy", None, &fixture.known()).unwrap();
         assert!(!result.changed);
         assert_eq!(std::fs::metadata(&path).unwrap().ino(), inode);
     }
@@ -326,7 +339,7 @@ path = \"/{*rest}\"
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         let link: PathBuf = path.with_file_name("link.toml");
         std::os::unix::fs::symlink("routes.toml", &link).unwrap();
-        flip(&link, "order", "new", &fixture.known()).unwrap();
+        flip(&link, "order", "new", None, &fixture.known()).unwrap();
         assert!(link.is_symlink());
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
         assert!(std::fs::read_to_string(&path).unwrap().contains("serve   = \"new\""));
@@ -341,5 +354,18 @@ path = \"/{*rest}\"
         let result = replace(&path, "something else", "ours");
         assert!(matches!(result, Err(FlipError::ChangedMeanwhile)));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), FILE);
+    }
+
+    #[test]
+    fn a_file_that_is_not_the_one_that_was_seen_is_left_as_it_is() {
+        let fixture = Fixture::new();
+        let path = fixture.write(FILE);
+        let seen = Some(source::hash(FILE));
+        std::fs::write(&path, format!("{FILE}# mine\n")).unwrap();
+        let error = flip(&path, "order", "new", seen, &fixture.known()).unwrap_err();
+        assert!(matches!(error, FlipError::NotAsSeen(_)), "{error}");
+        assert!(std::fs::read_to_string(&path).unwrap().ends_with("# mine\n"));
+        std::fs::write(&path, FILE).unwrap();
+        assert!(flip(&path, "order", "new", seen, &fixture.known()).unwrap().changed);
     }
 }

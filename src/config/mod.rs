@@ -11,7 +11,6 @@ mod check;
 mod edge;
 mod fault;
 mod flip;
-mod fpm;
 mod handler;
 mod reader;
 mod routes;
@@ -39,6 +38,7 @@ use self::reader::Reader;
 pub(crate) use self::watch::{Context, Watcher};
 use crate::route::RouteTable;
 use crate::telemetry::{Destination, Telemetry};
+use crate::upstream::fastcgi::local;
 use crate::upstream::{Handler, Target};
 
 /// What the file may refer to without saying it.
@@ -145,7 +145,7 @@ fn pool_warnings(table: &RouteTable) -> Vec<String> {
         let children = match php.settings().spawn {
             Some(children) => usize::try_from(children).ok(),
             None if warnings.contains_key(php.name()) => continue,
-            None => fpm::max_children(&php.settings().address),
+            None => local::max_children(&php.settings().address),
         };
         let warning = children.filter(|children| *children < connections).map(|children| {
             let name = php.name();

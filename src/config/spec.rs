@@ -139,6 +139,12 @@ pub(super) static LISTEN: Section = Section {
             Default::Absent,
             "Address of the metrics, the API and the dashboard; without it there are none. Keep it private.",
         ),
+        value(
+            "admin_token",
+            "`{ env = \"NAME\" }` or `{ file = \"path\" }`",
+            Default::Derived("made at the start, and shown there"),
+            "What an operator sends to flip a route by the admin port, and to read its API from another machine: 16 characters or more.",
+        ),
         later("https", "listen.https", "TLS is"),
     ]],
 };

@@ -153,7 +153,9 @@ impl Watcher {
         let Loaded { table, mut warnings, started: Started { hash, fixed }, .. } = loaded;
         warnings.extend(self.fixed.differences(&fixed));
         let routes = table.routes.len();
+        let before = self.context.live.current();
         let generation = self.context.live.swap(table);
+        self.context.status.swapped(&before, &self.context.live.current());
         (self.good, self.bad) = (hash, None);
         tracing::info!(file = %self.path.display(), generation, routes, "a new route table is in force");
         for warning in &warnings {

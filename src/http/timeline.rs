@@ -12,6 +12,7 @@ pub(crate) struct Timeline {
     started: Instant,
     queued: Cell<Duration>,
     handed_over: Cell<Option<Instant>>,
+    attempts: Cell<u32>,
     first_byte: Cell<Option<Instant>>,
 }
 
@@ -22,6 +23,7 @@ impl Timeline {
             started: now,
             queued: Cell::new(Duration::ZERO),
             handed_over: Cell::new(None),
+            attempts: Cell::new(0),
             first_byte: Cell::new(None),
         }
     }
@@ -40,6 +42,7 @@ impl Timeline {
     /// Said again by a retry: the last attempt is the one whose service time counts.
     pub(crate) fn handed_over(&self) {
         self.handed_over.set(Some(Instant::now()));
+        self.attempts.set(self.attempts.get().saturating_add(1));
         self.first_byte.set(None);
     }
 
@@ -53,6 +56,11 @@ impl Timeline {
     /// How long the request waited for a place at the upstream.
     pub(crate) fn queue_time(&self) -> Duration {
         self.queued.get()
+    }
+
+    /// How often the request was handed over: more than once, if it was tried again.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.attempts.get()
     }
 
     /// From handing over to the first byte back, without queueing; `None` before the first byte.

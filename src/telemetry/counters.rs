@@ -5,12 +5,13 @@
 //! what is read is right to within the request that is being counted at that moment.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Side;
 use super::histogram::{Distribution, Histogram};
-use super::window::{Figures, History, Latency, Window};
+use super::slowest::{Slow, Slowest};
+use super::window::{Curve, Figures, History, Latency, Window};
 
 /// The classes a status is counted by, in the order of [`SideTotals::statuses`].
 pub(crate) const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -34,6 +35,36 @@ pub(crate) const FAILURES: [&str; 13] = [
 
 /// The reason of an answer that broke off after its head was sent on.
 pub(crate) const TRUNCATED: &str = "truncated";
+
+/// Why an exchange of a side is in none of its curves: how long it took says nothing of how fast the side answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Apart {
+    /// The gateway answered, since the side could not or the request was unfit for it.
+    Gateway,
+    /// The side was not asked: a file of its was served, or a redirect.
+    Unasked,
+    /// The side was asked twice.
+    Retried,
+    /// The answer broke off.
+    Truncated,
+    /// The client left before the answer's end.
+    ClientGone,
+}
+
+impl Apart {
+    pub(crate) const ALL: [Self; 5] = [Self::Gateway, Self::Unasked, Self::Retried, Self::Truncated, Self::ClientGone];
+
+    /// As labels and answers name it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Unasked => "unasked",
+            Self::Retried => "retried",
+            Self::Truncated => TRUNCATED,
+            Self::ClientGone => "client_gone",
+        }
+    }
+}
 
 /// A number written by one thread and read by any.
 #[derive(Debug, Default)]
@@ -63,12 +94,13 @@ pub(crate) struct SideCell {
     bytes_in: Counter,
     bytes_out: Counter,
     in_flight: Counter,
-    total: Histogram,
-    service: Histogram,
+    apart: [Counter; Apart::ALL.len()],
+    curves: [Histogram; Latency::ALL.len()],
+    slowest: Slowest,
 }
 
 /// One exchange's end, as a side is charged with it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) status: u16,
     /// A 5xx, or an answer that broke off.
@@ -77,6 +109,31 @@ pub(crate) struct Outcome {
     pub(crate) bytes_out: u64,
     pub(crate) total: Duration,
     pub(crate) service: Option<Duration>,
+    pub(crate) queue: Duration,
+    /// `None`: it belongs into the side's curves.
+    pub(crate) apart: Option<Apart>,
+}
+
+impl Outcome {
+    fn took(&self, latency: Latency) -> Option<Duration> {
+        match latency {
+            Latency::Total => Some(self.total),
+            Latency::Service => self.service,
+            Latency::Queue => Some(self.queue),
+        }
+    }
+
+    fn slow(&self, request_id: &str) -> Slow {
+        Slow {
+            ended: Instant::now(),
+            request_id: request_id.into(),
+            status: self.status,
+            total: self.total,
+            service: self.service,
+            queue: self.queue,
+            apart: self.apart,
+        }
+    }
 }
 
 impl SideCell {
@@ -88,7 +145,8 @@ impl SideCell {
         self.in_flight.subtract(1);
     }
 
-    pub(crate) fn count(&self, outcome: &Outcome) {
+    /// Counts an exchange that ended, which the log has under `request_id`.
+    pub(crate) fn count(&self, outcome: &Outcome, request_id: &str) {
         let class = usize::from(outcome.status / 100).saturating_sub(1);
         if let Some(class) = self.statuses.get(class) {
             class.add(1);
@@ -96,10 +154,21 @@ impl SideCell {
         self.errors.add(outcome.error.into());
         self.bytes_in.add(outcome.bytes_in);
         self.bytes_out.add(outcome.bytes_out);
-        self.total.record(outcome.total);
-        if let Some(service) = outcome.service {
-            self.service.record(service);
+        match outcome.apart {
+            None => {
+                for (curve, latency) in self.curves.iter().zip(Latency::ALL) {
+                    if let Some(took) = outcome.took(latency) {
+                        curve.record(took);
+                    }
+                }
+            }
+            Some(why) => {
+                if let Some(apart) = self.apart.get(why as usize) {
+                    apart.add(1);
+                }
+            }
         }
+        self.slowest.offer(outcome.total, || outcome.slow(request_id));
     }
 }
 
@@ -144,8 +213,10 @@ pub(crate) struct SideTotals {
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     pub(crate) in_flight: u64,
-    pub(crate) total: Distribution,
-    pub(crate) service: Distribution,
+    /// In the order of [`Apart::ALL`].
+    pub(crate) apart: [u64; Apart::ALL.len()],
+    /// In the order of [`Latency::ALL`].
+    pub(crate) curves: [Distribution; Latency::ALL.len()],
 }
 
 impl SideTotals {
@@ -157,11 +228,26 @@ impl SideTotals {
         self.bytes_in += cell.bytes_in.value();
         self.bytes_out += cell.bytes_out.value();
         self.in_flight = self.in_flight.wrapping_add(cell.in_flight.value());
-        cell.total.add_to(&mut self.total);
-        cell.service.add_to(&mut self.service);
+        for (sum, apart) in self.apart.iter_mut().zip(&cell.apart) {
+            *sum += apart.value();
+        }
+        for (sum, curve) in self.curves.iter_mut().zip(&cell.curves) {
+            curve.add_to(sum);
+        }
+    }
+
+    /// All durations of that kind.
+    pub(crate) fn curve(&self, latency: Latency) -> &Distribution {
+        let [total, service, queue] = &self.curves;
+        match latency {
+            Latency::Total => total,
+            Latency::Service => service,
+            Latency::Queue => queue,
+        }
     }
 
     /// Exchanges that ended.
+    #[cfg(test)]
     pub(crate) fn requests(&self) -> u64 {
         self.statuses.iter().sum()
     }
@@ -198,7 +284,7 @@ impl RouteStats {
     /// All workers' figures of one side; `None` when it never served.
     pub(crate) fn totals(&self, side: Side) -> Option<SideTotals> {
         let mut sum: Option<SideTotals> = None;
-        for cell in self.workers.iter().filter_map(OnceLock::get).filter_map(|cell| cell.peek(side)) {
+        for cell in self.side_cells(side) {
             sum.get_or_insert_default().add(cell);
         }
         sum
@@ -207,28 +293,71 @@ impl RouteStats {
     /// One side's figures of the window that ends now; `None` when nothing was served in it.
     pub(crate) fn figures(&self, side: Side, window: Window, latency: Latency, now: Instant) -> Option<Figures> {
         let totals = self.totals(side)?;
-        self.history.lock().unwrap_or_else(PoisonError::into_inner).figures(side, &totals, window, latency, now)
+        self.history().figures(side, &totals, window, latency, now)
     }
 
-    /// Closes the slices of time that are over.
+    /// One side's last hour, slice by slice, the one that runs included.
+    pub(crate) fn curve(&self, side: Side, window: Window, latency: Latency, now: Instant) -> Vec<Curve> {
+        let Some(totals) = self.totals(side) else { return Vec::new() };
+        self.history().curve(side, &totals, window, latency, now)
+    }
+
+    /// The slowest exchanges of the last ten minutes on one side, the slowest first.
+    pub(crate) fn slowest(&self, side: Side, now: Instant) -> Vec<Slow> {
+        let young = self.side_cells(side).flat_map(|cell| cell.slowest.peek()).collect();
+        self.history().slowest(side, young, now)
+    }
+
+    /// Closes the slice of time that is over.
     pub(crate) fn tick(&self, now: Instant) {
-        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-        if history.due(now) {
-            history.close(now, &Side::ALL.map(|side| self.totals(side)));
+        let mut history = self.history();
+        if !history.due(now) {
+            return;
         }
+        history.close(now, &Side::ALL.map(|side| self.totals(side)));
+        for side in Side::ALL {
+            let young = self.side_cells(side).flat_map(|cell| cell.slowest.collect()).collect();
+            let known = history.keep_slowest(side, young, now);
+            self.side_cells(side).for_each(|cell| cell.slowest.raise(known));
+        }
+    }
+
+    /// How long one side was at work in the slice that was closed last: the sum of its service times.
+    pub(crate) fn worked(&self, side: Side) -> Duration {
+        self.history().worked(side)
+    }
+
+    /// Charges one side with CPU time for the slice that was closed last.
+    pub(crate) fn charge(&self, side: Side, cpu: Duration) {
+        self.history().charge(side, cpu);
+    }
+
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn side_cells(&self, side: Side) -> impl Iterator<Item = &SideCell> {
+        self.workers.iter().filter_map(OnceLock::get).filter_map(move |cell| cell.peek(side))
     }
 
     /// Counts one exchange as the first worker would.
     #[cfg(test)]
     pub(crate) fn count_for_tests(&self, side: Side, status: u16, total: Duration) {
         let error = status >= 500;
-        let outcome = Outcome { status, error, bytes_in: 0, bytes_out: 0, total, service: None };
-        self.cell(0).unwrap().side(side).count(&outcome);
+        let outcome = Outcome { status, error, total, ..Outcome::default() };
+        self.cell(0).unwrap().side(side).count(&outcome, "r1");
+    }
+
+    /// Counts one exchange that its side worked for all of the time.
+    #[cfg(test)]
+    pub(crate) fn serve_for_tests(&self, side: Side, service: Duration) {
+        let outcome = Outcome { status: 200, total: service, service: Some(service), ..Outcome::default() };
+        self.cell(0).unwrap().side(side).count(&outcome, "r1");
     }
 
     #[cfg(test)]
-    pub(crate) fn history_for_tests(&self) -> std::sync::MutexGuard<'_, History> {
-        self.history.lock().unwrap()
+    pub(crate) fn history_for_tests(&self) -> MutexGuard<'_, History> {
+        self.history()
     }
 }
 
@@ -398,6 +527,11 @@ impl CheckStats {
         sum
     }
 
+    /// Refusals over all workers by reason.
+    pub(crate) fn reasons(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        REFUSALS.into_iter().zip(self.totals())
+    }
+
     /// Refusals over all workers, in the order of [`REFUSALS`].
     pub(crate) fn totals(&self) -> [u64; REFUSALS.len()] {
         let mut sum = [0; REFUSALS.len()];
@@ -433,7 +567,7 @@ mod tests {
             bytes_in: 1,
             bytes_out: 10,
             total: Duration::from_millis(total),
-            service: None,
+            ..Outcome::default()
         }
     }
 
@@ -445,7 +579,7 @@ mod tests {
                 let cell = stats.cell(index).unwrap();
                 scope.spawn(move || {
                     for millis in 1..=1_000 {
-                        cell.side(Side::Legacy).count(&outcome(status, millis));
+                        cell.side(Side::Legacy).count(&outcome(status, millis), "r1");
                     }
                 });
             }
@@ -453,7 +587,7 @@ mod tests {
         let totals = stats.totals(Side::Legacy).unwrap();
         assert_eq!((totals.statuses, totals.errors), ([0, 1_000, 0, 0, 1_000], 1_000));
         assert_eq!((totals.bytes_in, totals.bytes_out), (2_000, 20_000));
-        assert_eq!((totals.requests(), totals.total.count()), (2_000, 2_000));
+        assert_eq!((totals.requests(), totals.curve(Latency::Total).count()), (2_000, 2_000));
         assert!(stats.totals(Side::New).is_none());
     }
 

@@ -19,7 +19,9 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::access_log::Lines;
-use super::counters::{CheckStats, Outcome, RouteCell, RouteStats, TRUNCATED, UpstreamCell, UpstreamStats, WorkerCell};
+use super::counters::{
+    Apart, CheckStats, Outcome, RouteCell, RouteStats, TRUNCATED, UpstreamCell, UpstreamStats, WorkerCell,
+};
 use super::line::{Ended, Line};
 use super::{Side, UNMATCHED};
 use crate::http::{Answer, Body, BoxError, CanonicalPath, Client, Timeline};
@@ -58,7 +60,6 @@ impl Recorder {
             method: method.clone(),
             target: target.clone(),
             client: Arc::clone(&client.ip_text),
-            request_id: request_id.clone(),
             path: None,
             host: None,
             user_agent: None,
@@ -69,6 +70,7 @@ impl Recorder {
             timeline: Timeline::start(now),
             worker: Rc::clone(&self.worker),
             told,
+            request_id: request_id.clone(),
             head_only: method == Method::HEAD,
             route: None,
             serve: None,
@@ -114,7 +116,6 @@ struct Told {
     method: Method,
     target: Uri,
     client: Arc<str>,
-    request_id: HeaderValue,
     /// The canonical path, where it is not the target's own.
     path: Option<Box<str>>,
     host: Option<HeaderValue>,
@@ -136,6 +137,7 @@ pub(crate) struct Exchange {
     timeline: Timeline,
     worker: Rc<Worker>,
     told: Option<Told>,
+    request_id: HeaderValue,
     head_only: bool,
     route: Option<Arc<RouteCell>>,
     serve: Option<(&'static str, u64)>,
@@ -280,18 +282,35 @@ impl Exchange {
             bytes_out: self.bytes_out,
             total: self.timeline.started().elapsed(),
             service: self.timeline.service_time(),
+            queue: self.timeline.queue_time(),
+            apart: self.apart(),
         };
         if let Some(route) = self.counted_on() {
-            route.side(self.side).count(&outcome);
+            route.side(self.side).count(&outcome, self.request_id.to_str().unwrap_or_default());
         }
         if let (Some(lines), Some(told)) = (&self.worker.lines, &self.told) {
             lines.append(&self.line(told, &outcome));
         }
     }
 
+    /// Why the exchange says nothing of how fast its side answers, if it does not.
+    fn apart(&self) -> Option<Apart> {
+        let attempts = self.timeline.attempts();
+        match self.ended {
+            // What the gateway answers without a side is in a curve of its own, however it ended.
+            _ if self.side == Side::Gateway => None,
+            _ if self.code.is_some() => Some(Apart::Gateway),
+            Ended::Truncated => Some(Apart::Truncated),
+            Ended::ClientGone => Some(Apart::ClientGone),
+            Ended::Complete if attempts == 0 => Some(Apart::Unasked),
+            Ended::Complete if attempts > 1 => Some(Apart::Retried),
+            Ended::Complete => None,
+        }
+    }
+
     fn line<'a>(&'a self, told: &'a Told, outcome: &Outcome) -> Line<'a> {
         Line {
-            request_id: &told.request_id,
+            request_id: &self.request_id,
             client: &told.client,
             method: told.method.as_str(),
             host: told.host.as_ref(),
@@ -390,6 +409,7 @@ mod tests {
     use http_body_util::BodyExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+    use super::super::Latency;
     use super::super::counters::SideTotals;
     use super::super::{Destination, Telemetry};
     use super::*;
@@ -429,6 +449,7 @@ mod tests {
             let mut exchange = self.open(&Method::GET);
             exchange.routed(&self.route, "legacy", 7);
             exchange.sided(Side::Legacy, &self.php);
+            exchange.timeline().handed_over();
             assert_eq!(self.legacy().in_flight, 1);
             exchange
         }
@@ -447,7 +468,9 @@ mod tests {
 
         /// The one line that must be in the log, with exactly one request counted for it.
         fn only_line(&mut self) -> serde_json::Value {
-            assert_eq!((self.legacy().requests(), self.legacy().total.count(), self.legacy().in_flight), (1, 1, 0));
+            let legacy = self.legacy();
+            let in_curve = legacy.curve(Latency::Total).count() + legacy.apart.iter().sum::<u64>();
+            assert_eq!((legacy.requests(), in_curve, legacy.in_flight), (1, 1, 0));
             let lines = self.lines();
             assert_eq!(lines.len(), 1, "{lines:?}");
             lines.into_iter().next().unwrap()
@@ -477,7 +500,6 @@ mod tests {
     async fn an_answer_read_to_its_end_is_recorded_once_as_complete() {
         let mut house = House::new();
         let mut exchange = house.on_php();
-        exchange.timeline().handed_over();
         exchange.timeline().first_byte();
         exchange.received().fetch_add(3, Ordering::Relaxed);
         exchange.reads(&CanonicalPath::parse("/orders/7").unwrap());
@@ -486,7 +508,7 @@ mod tests {
 
         let legacy = house.legacy();
         assert_eq!((legacy.statuses, legacy.errors), ([0, 1, 0, 0, 0], 0));
-        assert_eq!((legacy.bytes_in, legacy.bytes_out, legacy.service.count()), (3, 5, 1));
+        assert_eq!((legacy.bytes_in, legacy.bytes_out, legacy.curve(Latency::Service).count()), (3, 5, 1));
         let line = house.only_line();
         assert_eq!((&line["ended"], &line["status"]), (&"complete".into(), &200.into()));
         assert_eq!((&line["path"], &line["upstream"]), (&"/orders/7?token=***&a=1".into(), &"php".into()));
@@ -570,6 +592,37 @@ mod tests {
         assert!(house.route.totals(Side::Gateway).is_none());
         let line = house.only_line();
         assert_eq!((&line["side"], &line["code"]), (&"legacy".into(), &50201.into()));
+    }
+
+    #[tokio::test]
+    async fn only_what_the_side_answered_at_the_first_try_is_in_its_curves() {
+        type Tell = fn(&mut Exchange);
+        let tell: [(Option<Apart>, Tell); 4] = [
+            (None, |exchange| exchange.timeline().first_byte()),
+            (Some(Apart::Retried), |exchange| exchange.timeline().handed_over()),
+            (Some(Apart::Gateway), |exchange| exchange.answered_by_gateway(50201, Some("connect"))),
+            (Some(Apart::Truncated), |exchange| exchange.ended = Ended::Truncated),
+        ];
+        for (apart, tell) in tell {
+            let house = House::new();
+            let mut exchange = house.on_php();
+            tell(&mut exchange);
+            if apart == Some(Apart::Truncated) {
+                drop(exchange);
+            } else {
+                exchange.close_with(Response::new(Body::Empty)).into_body().collect().await.unwrap();
+            }
+            let legacy = house.legacy();
+            assert_eq!(legacy.apart, Apart::ALL.map(|why| u64::from(apart == Some(why))), "{apart:?}");
+            let counted = Latency::ALL.map(|latency| legacy.curve(latency).count());
+            assert_eq!(counted, [u64::from(apart.is_none()); 3], "{apart:?}");
+        }
+        let house = House::new();
+        let mut exchange = house.open(&Method::GET);
+        exchange.routed(&house.route, "legacy", 7);
+        exchange.sided(Side::Legacy, &house.php);
+        drop(exchange.close_with(Response::new(Body::Empty)));
+        assert_eq!(house.legacy().apart, Apart::ALL.map(|why| u64::from(why == Apart::Unasked)));
     }
 
     #[test]

@@ -15,14 +15,14 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::counters::{
-    CheckStats, FAILURES, LEGACY_VERDICTS, REFUSALS, STATUS_CLASSES, SideTotals, UpstreamTotals, VERDICTS,
+    Apart, CheckStats, FAILURES, LEGACY_VERDICTS, REFUSALS, STATUS_CLASSES, SideTotals, UpstreamTotals, VERDICTS,
 };
 use super::histogram::Distribution;
 use super::metrics::{
-    BOUNDS, BUILD, BYTES_IN, BYTES_OUT, CHECK_CACHE, CHECK_PARITY, CHECK_REFUSED, CHECK_STORE_OPERATIONS,
+    APART, BOUNDS, BUILD, BYTES_IN, BYTES_OUT, CHECK_CACHE, CHECK_PARITY, CHECK_REFUSED, CHECK_STORE_OPERATIONS,
     CHECK_STORE_SECONDS, CHECK_STORE_UP, CONNECTIONS, CPU, DURATION, Format, GENERATION, Gauges, IN_FLIGHT, KEY_USED,
-    Kind, LOG_DROPPED, MEMORY, METRICS, Metric, QUANTILE, REFUSED, RELOADS, REQUESTS, SERVE, SERVICE, STALLS,
-    UPSTREAM_CONNECTIONS, UPSTREAM_FAILURES, UPSTREAM_QUEUE, UPSTREAM_QUEUE_SECONDS,
+    Kind, LOG_DROPPED, MEMORY, METRICS, Metric, QUANTILE, REFUSED, RELOADS, REQUESTS, SATURATION, SERVE, SERVICE,
+    SIDE_CPU, SIDE_MEMORY, STALLS, UPSTREAM_CONNECTIONS, UPSTREAM_FAILURES, UPSTREAM_QUEUE, UPSTREAM_QUEUE_SECONDS,
 };
 use super::window::{Figures, Latency, Window};
 use super::{Side, Telemetry};
@@ -128,9 +128,17 @@ impl Reading {
                 classes.map(move |(class, count)| ([route, side, ("status", class)], count))
             }),
         )?;
+        counters(
+            out,
+            &APART,
+            sides().flat_map(|([route, side], of)| {
+                let reasons = Apart::ALL.into_iter().zip(of.totals.apart).filter(|(_, count)| *count > 0);
+                reasons.map(move |(why, count)| ([route, side, ("reason", why.word())], count))
+            }),
+        )?;
         gauges(out, &IN_FLIGHT, sides().map(|(labels, of)| (labels, of.totals.in_flight)))?;
-        histograms(out, &DURATION, sides().map(|(labels, of)| (labels, &of.totals.total)))?;
-        histograms(out, &SERVICE, sides().map(|(labels, of)| (labels, &of.totals.service)))?;
+        histograms(out, &DURATION, sides().map(|(labels, of)| (labels, of.totals.curve(Latency::Total))))?;
+        histograms(out, &SERVICE, sides().map(|(labels, of)| (labels, of.totals.curve(Latency::Service))))?;
         gauges(
             out,
             &QUANTILE,
@@ -224,6 +232,14 @@ impl Reading {
                 reasons.map(|(reason, count)| ([("upstream", &**name), ("reason", reason)], count))
             }),
         )?;
+        gauges(
+            out,
+            &SATURATION,
+            self.gauges.upstreams.iter().filter_map(|of| Some(([("upstream", &*of.name)], of.saturation_seconds?))),
+        )?;
+        let sides = || self.gauges.sides.iter().map(|of| ([("side", of.side)], of));
+        counters(out, &SIDE_CPU, sides().filter_map(|(labels, of)| Some((labels, of.cpu_seconds?))))?;
+        gauges(out, &SIDE_MEMORY, sides().filter_map(|(labels, of)| Some((labels, of.memory_bytes?))))?;
         counters(out, &STALLS, self.gauges.handlers.iter().map(|of| ([("handler", &*of.name)], of.stalls)))
     }
 
@@ -314,6 +330,11 @@ fn histograms<'a, const N: usize>(
     Ok(())
 }
 
+/// Resident memory of the gateway's own process, in bytes; `None` where `/proc` is not mounted.
+pub(crate) fn resident_bytes() -> Option<u64> {
+    Process::read().map(|process| process.resident_bytes)
+}
+
 /// What the gateway's own process costs.
 #[derive(Debug)]
 struct Process {
@@ -339,13 +360,20 @@ impl Process {
 #[cfg(test)]
 mod tests {
     use super::super::counters::Outcome;
-    use super::super::metrics::{CheckGauge, HandlerGauge, KeyGauge, RouteGauge, UpstreamGauge};
+    use super::super::metrics::{CheckGauge, HandlerGauge, KeyGauge, RouteGauge, SideGauge, UpstreamGauge};
     use super::super::{Destination, UNMATCHED};
     use super::*;
 
     fn gauges() -> Gauges {
         Gauges {
-            upstreams: vec![UpstreamGauge { name: "php".to_owned(), in_use: 3, idle: 1, waiting: 2 }],
+            upstreams: vec![UpstreamGauge {
+                name: "php".to_owned(),
+                in_use: 3,
+                idle: 1,
+                waiting: 2,
+                saturation_seconds: Some(900.0),
+            }],
+            sides: vec![SideGauge { side: "legacy", cpu_seconds: Some(1.5), memory_bytes: Some(1 << 20) }],
             handlers: vec![HandlerGauge { name: "users".to_owned(), stalls: 4 }],
             keys: vec![KeyGauge { check: "signed".to_owned(), key: "shop-app#2".to_owned(), used: 3 }],
             routes: vec![RouteGauge { name: "order".to_owned(), serve: "new" }],
@@ -362,19 +390,21 @@ mod tests {
         }
     }
 
-    /// The text after one exchange of 20 ms on the legacy side.
+    /// The text after one exchange of 20 ms on the legacy side, and one that was retried.
     fn text(route: &str, format: Format) -> String {
         let telemetry = Telemetry::new(1, &Destination::Off).unwrap();
         let (route, php) = (telemetry.route(route), telemetry.upstream("php"));
         let outcome = Outcome {
             status: 200,
-            error: false,
             bytes_in: 5,
             bytes_out: 6,
             total: Duration::from_millis(20),
             service: Some(Duration::from_millis(15)),
+            ..Outcome::default()
         };
-        route.cell(0).unwrap().side(Side::Legacy).count(&outcome);
+        let legacy = route.cell(0).unwrap();
+        legacy.side(Side::Legacy).count(&outcome, "r1");
+        legacy.side(Side::Legacy).count(&Outcome { apart: Some(Apart::Retried), ..outcome }, "r2");
         php.cell(0).unwrap().queued(Duration::from_millis(4));
         php.cell(0).unwrap().failed("connect");
         let login = telemetry.check("order", "login");
@@ -408,7 +438,8 @@ mod tests {
     fn the_values_are_those_that_were_counted() {
         let text = text("order", Format::Prometheus);
         for line in [
-            "strangler_requests_total{route=\"order\",side=\"legacy\",status=\"2xx\"} 1",
+            "strangler_requests_total{route=\"order\",side=\"legacy\",status=\"2xx\"} 2",
+            "strangler_requests_apart_total{route=\"order\",side=\"legacy\",reason=\"retried\"} 1",
             "strangler_requests_in_flight{route=\"order\",side=\"legacy\"} 0",
             "strangler_request_duration_seconds_sum{route=\"order\",side=\"legacy\"} 0.02",
             "strangler_request_duration_seconds_count{route=\"order\",side=\"legacy\"} 1",
@@ -426,6 +457,9 @@ mod tests {
             "strangler_upstream_queue_seconds_count{upstream=\"php\"} 1",
             "strangler_upstream_failures_total{upstream=\"php\",reason=\"connect\"} 1",
             "strangler_worker_stalls_total{handler=\"users\"} 4",
+            "strangler_upstream_saturation_seconds{upstream=\"php\"} 900.0",
+            "strangler_side_cpu_seconds_total{side=\"legacy\"} 1.5",
+            "strangler_side_memory_bytes{side=\"legacy\"} 1048576",
             "strangler_access_log_dropped_total 0",
         ] {
             assert!(text.lines().any(|written| written == line), "{line} is missing in\n{text}");

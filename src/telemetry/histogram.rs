@@ -76,12 +76,22 @@ fn bucket_of(nanos: u64) -> usize {
     octave.saturating_mul(PARTS).saturating_add(part).min(BUCKETS - 1)
 }
 
-/// The duration that stands for a bucket: its middle, in nanoseconds.
-fn middle_of(bucket: usize) -> u64 {
+/// Where a bucket begins, and how wide it is, in nanoseconds.
+fn span_of(bucket: usize) -> (u64, u64) {
     let octave = bucket / PARTS;
     let (doubling, part) = if octave == 0 { (0, bucket) } else { (octave - 1, bucket % PARTS + PARTS) };
-    let start = (part as u64) << doubling << UNIT_BITS;
-    start + (1 << doubling << UNIT_BITS) / 2
+    ((part as u64) << doubling << UNIT_BITS, 1 << doubling << UNIT_BITS)
+}
+
+/// The duration that stands for a bucket: its middle, in nanoseconds.
+fn middle_of(bucket: usize) -> u64 {
+    let (start, width) = span_of(bucket);
+    start + width / 2
+}
+
+fn edges_of(bucket: usize) -> (Duration, Duration) {
+    let (start, width) = span_of(bucket);
+    (Duration::from_nanos(start), Duration::from_nanos(start + width))
 }
 
 /// Durations of several writers, or of one span of time, added up.
@@ -145,35 +155,77 @@ impl Distribution {
         (steps, above)
     }
 
-    /// What came since `earlier`, which is an earlier reading of the same writers.
-    pub(crate) fn since(&self, earlier: &Self) -> Difference {
-        let counts = self
-            .counts
-            .iter()
-            .zip(&earlier.counts)
-            .enumerate()
-            .filter_map(|(bucket, (now, then))| {
-                let new = now.saturating_sub(*then);
-                (new > 0).then(|| (u16::try_from(bucket).unwrap_or(u16::MAX), u32::try_from(new).unwrap_or(u32::MAX)))
-            })
-            .collect();
-        Difference { counts, nanos: self.nanos.wrapping_sub(earlier.nanos) }
+    /// The duration that has `rank` (from 1) in order, as the edges of its bucket: the truth lies between.
+    pub(crate) fn at_rank(&self, rank: u64) -> Option<(Duration, Duration)> {
+        let mut seen = 0;
+        let bucket = self.counts.iter().position(|count| {
+            seen += count;
+            rank > 0 && seen >= rank
+        })?;
+        Some(edges_of(bucket))
     }
 
-    /// Adds what came in one span of time.
-    pub(crate) fn add(&mut self, difference: &Difference) {
-        for (bucket, new) in &difference.counts {
-            if let Some(count) = self.counts.get_mut(usize::from(*bucket)) {
-                *count += u64::from(*new);
-            }
+    /// Mean and variance in seconds; `None` of less than two.
+    pub(crate) fn moments(&self) -> Option<Moments> {
+        let count = self.count();
+        if count < 2 {
+            return None;
         }
-        self.nanos = self.nanos.wrapping_add(difference.nanos);
+        let n = count as f64;
+        let mean = self.sum().as_secs_f64() / n;
+        let squares = self.filled().map(|(bucket, count)| {
+            let off = Duration::from_nanos(middle_of(bucket)).as_secs_f64() - mean;
+            count as f64 * off * off
+        });
+        Some(Moments { mean, variance: squares.sum::<f64>() / (n - 1.0) })
+    }
+
+    /// The buckets that something fell into, each with its edges.
+    pub(crate) fn buckets(&self) -> impl Iterator<Item = (Duration, Duration, u64)> {
+        self.filled().map(|(bucket, count)| {
+            let (from, to) = edges_of(bucket);
+            (from, to, count)
+        })
+    }
+
+    /// Adds all of another.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.nanos = self.nanos.wrapping_add(other.nanos);
+    }
+
+    /// Adds what was packed.
+    pub(crate) fn add_packed(&mut self, packed: &Packed) {
+        packed.each(|bucket, more| {
+            if let Some(count) = self.counts.get_mut(bucket) {
+                *count += more;
+            }
+        });
+        self.nanos = self.nanos.wrapping_add(packed.nanos);
+    }
+
+    /// Takes an earlier reading of the same writers away: what is left came since.
+    pub(crate) fn subtract(&mut self, earlier: &Packed) {
+        earlier.each(|bucket, less| {
+            if let Some(count) = self.counts.get_mut(bucket) {
+                *count = count.saturating_sub(less);
+            }
+        });
+        self.nanos = self.nanos.wrapping_sub(earlier.nanos);
     }
 
     /// The same in little room, to be kept.
     pub(crate) fn pack(&self) -> Packed {
-        let counts = self.filled().map(|(bucket, count)| (u16::try_from(bucket).unwrap_or(u16::MAX), count));
-        Packed { counts: counts.collect(), nanos: self.nanos }
+        let mut bytes = Vec::new();
+        let mut next = 0;
+        for (bucket, count) in self.filled() {
+            push_number(&mut bytes, (bucket - next) as u64);
+            push_number(&mut bytes, count);
+            next = bucket + 1;
+        }
+        Packed { bytes: bytes.into(), nanos: self.nanos }
     }
 
     fn filled(&self) -> impl Iterator<Item = (usize, u64)> {
@@ -181,30 +233,65 @@ impl Distribution {
     }
 }
 
-/// A [`Distribution`] with only the buckets that something fell into.
+/// What a mean and its uncertainty are made of, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Moments {
+    pub(crate) mean: f64,
+    pub(crate) variance: f64,
+}
+
+/// A [`Distribution`] with only the buckets that something fell into, about two bytes each: for every one
+/// how many empty ones stand before it, and its count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Packed {
-    counts: Box<[(u16, u64)]>,
+    bytes: Box<[u8]>,
     nanos: u64,
 }
 
 impl Packed {
-    pub(crate) fn unpack(&self) -> Distribution {
-        let mut distribution = Distribution { nanos: self.nanos, ..Distribution::default() };
-        for (bucket, packed) in &self.counts {
-            if let Some(count) = distribution.counts.get_mut(usize::from(*bucket)) {
-                *count = *packed;
-            }
+    /// All durations added up.
+    pub(crate) fn sum(&self) -> Duration {
+        Duration::from_nanos(self.nanos)
+    }
+
+    fn each(&self, mut of: impl FnMut(usize, u64)) {
+        let mut bytes = self.bytes.iter().copied();
+        let mut next = 0_usize;
+        while let (Some(gap), Some(count)) = (number(&mut bytes), number(&mut bytes)) {
+            let bucket = next.saturating_add(usize::try_from(gap).unwrap_or(usize::MAX));
+            of(bucket, count);
+            next = bucket.saturating_add(1);
         }
-        distribution
+    }
+
+    #[cfg(test)]
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.bytes.len()
     }
 }
 
-/// What came in one span of time: only the buckets that something fell into.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Difference {
-    counts: Box<[(u16, u32)]>,
-    nanos: u64,
+/// Seven bits a byte, the lowest first; the highest bit says that more follow.
+fn push_number(bytes: &mut Vec<u8>, mut number: u64) {
+    loop {
+        let low = u8::try_from(number & 0x7F).unwrap_or_default();
+        number >>= 7;
+        if number == 0 {
+            return bytes.push(low);
+        }
+        bytes.push(low | 0x80);
+    }
+}
+
+fn number(bytes: &mut impl Iterator<Item = u8>) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..u64::BITS).step_by(7) {
+        let byte = bytes.next()?;
+        number |= u64::from(byte & 0x7F) << shift;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -252,16 +339,19 @@ mod tests {
         }
 
         #[test]
-        fn what_came_since_added_to_the_earlier_reading_gives_the_later(
+        fn readings_that_were_packed_add_up_and_take_away_exactly(
             first in prop::collection::vec(0..=MINUTE, 0..50),
             second in prop::collection::vec(0..=MINUTE, 0..50),
         ) {
-            let earlier = recorded(&first);
-            let later = recorded(&[first, second].concat());
-            let mut sum = earlier.clone();
-            sum.add(&later.since(&earlier));
+            let earlier = recorded(&first).pack();
+            let later = recorded(&[&*first, &*second].concat());
+            let mut since = later.clone();
+            since.subtract(&earlier);
+            prop_assert_eq!(&since, &recorded(&second));
+            let mut sum = Distribution::default();
+            sum.add_packed(&earlier);
+            sum.add_packed(&since.pack());
             prop_assert_eq!(&sum, &later);
-            prop_assert_eq!(later.pack().unpack(), later);
         }
     }
 
@@ -283,6 +373,23 @@ mod tests {
         let bounds = [Duration::from_millis(1), Duration::from_millis(10)];
         let distribution = recorded(&[500_000, 900_000, 5_000_000, 50_000_000, 60_000_000, 70_000_000]);
         assert_eq!(distribution.steps(&bounds), ([2, 1], 3));
+    }
+
+    #[test]
+    fn what_a_bucket_stands_for_lies_between_its_edges() {
+        for nanos in [0, 300, 10_000, 20_000_000, MINUTE] {
+            let (from, to) = recorded(&[nanos]).at_rank(1).unwrap();
+            assert!(from <= Duration::from_nanos(nanos) && Duration::from_nanos(nanos) < to);
+            assert!(recorded(&[nanos]).buckets().eq([(from, to, 1)]));
+        }
+        assert_eq!((recorded(&[1]).at_rank(0), recorded(&[1]).at_rank(2)), (None, None));
+    }
+
+    #[test]
+    fn moments_are_those_of_the_durations() {
+        let moments = recorded(&[10_000_000, 20_000_000, 60_000_000]).moments().unwrap();
+        assert!((moments.mean - 0.03).abs() < 1e-9 && (moments.variance.sqrt() - 0.02646).abs() < 0.001);
+        assert!(recorded(&[1]).moments().is_none());
     }
 
     #[test]

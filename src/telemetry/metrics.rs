@@ -70,6 +70,8 @@ macro_rules! metrics {
 metrics! {
     REQUESTS = Counter "strangler_requests_total" ["route", "side", "status"]
         "Requests answered, by class of status (2xx, ...); 4xx includes clients that left (499)";
+    APART = Counter "strangler_requests_apart_total" ["route", "side", "reason"]
+        "Requests of a side that are in none of its latency histograms, by reason";
     IN_FLIGHT = Gauge "strangler_requests_in_flight" ["route", "side"]
         "Requests being served now";
     DURATION = Histogram "strangler_request_duration_seconds" ["route", "side"]
@@ -110,6 +112,12 @@ metrics! {
         "How long requests waited for a place at the upstream";
     UPSTREAM_FAILURES = Counter "strangler_upstream_failures_total" ["upstream", "reason"]
         "Calls of the upstream that failed, by reason";
+    SATURATION = Gauge "strangler_upstream_saturation_seconds" ["upstream"]
+        "Until all slots of a PHP-FPM pool are in use at the present trend; absent while it does not rise";
+    SIDE_CPU = Counter "strangler_side_cpu_seconds_total" ["side"]
+        "CPU time of what serves a side: local PHP-FPM processes, and the code of handlers";
+    SIDE_MEMORY = Gauge "strangler_side_memory_bytes" ["side"]
+        "Resident memory of what serves a side: local PHP-FPM processes, and the gateway's own where handlers do";
     STALLS = Counter "strangler_worker_stalls_total" ["handler"]
         "Times a handler kept its worker from everything else for more than 100 ms";
     CONNECTIONS = Gauge "strangler_connections" []
@@ -141,6 +149,7 @@ pub(crate) struct Gauges {
     pub(crate) keys: Vec<KeyGauge>,
     pub(crate) routes: Vec<RouteGauge>,
     pub(crate) checks: Vec<CheckGauge>,
+    pub(crate) sides: Vec<SideGauge>,
     pub(crate) generation: u64,
     pub(crate) reloads_accepted: u64,
     pub(crate) reloads_rejected: u64,
@@ -153,6 +162,16 @@ pub(crate) struct UpstreamGauge {
     pub(crate) in_use: u64,
     pub(crate) idle: u64,
     pub(crate) waiting: u64,
+    /// Of a PHP-FPM pool that is filling.
+    pub(crate) saturation_seconds: Option<f64>,
+}
+
+/// What a side costs; `None`: it cannot be said.
+#[derive(Clone, Debug)]
+pub(crate) struct SideGauge {
+    pub(crate) side: &'static str,
+    pub(crate) cpu_seconds: Option<f64>,
+    pub(crate) memory_bytes: Option<u64>,
 }
 
 /// How often a key of a check was used.
@@ -225,7 +244,7 @@ impl Format {
 mod tests {
     use std::path::Path;
 
-    use super::super::counters::{FAILURES, REFUSALS};
+    use super::super::counters::{Apart, FAILURES, REFUSALS};
     use super::*;
 
     #[test]
@@ -258,6 +277,8 @@ mod tests {
         }
         page.push_str("\nBounds of the histograms' buckets, in seconds: ");
         page.push_str(&BOUNDS.map(|bound| bound.as_secs_f64().to_string()).join(", "));
+        page.push_str(".\n\nReasons of `strangler_requests_apart_total`: ");
+        page.push_str(&Apart::ALL.map(|why| format!("`{}`", why.word())).join(", "));
         page.push_str(".\n\nReasons of `strangler_upstream_failures_total`: ");
         page.push_str(&FAILURES.map(|reason| format!("`{reason}`")).join(", "));
         page.push_str(".\n\nReasons of `strangler_check_refused_total`: ");

@@ -10,10 +10,13 @@ mod access_log;
 mod counters;
 mod exchange;
 mod exposition;
+pub(crate) mod fair;
+mod forecast;
 mod histogram;
 mod line;
 mod metrics;
 mod readiness;
+mod slowest;
 mod window;
 
 use std::collections::BTreeMap;
@@ -22,11 +25,17 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 pub(crate) use self::access_log::Destination;
-pub(crate) use self::counters::{CheckStats, RouteStats, UpstreamStats};
+pub(crate) use self::counters::{Apart, CheckStats, RouteStats, STATUS_CLASSES, UpstreamStats};
 pub(crate) use self::exchange::{Exchange, Recorded, Recorder};
-pub(crate) use self::metrics::{CheckGauge, Format, Gauges, HandlerGauge, KeyGauge, RouteGauge, UpstreamGauge};
+pub(crate) use self::exposition::resident_bytes;
+pub(crate) use self::forecast::{MOST as FORECAST_MINUTES, until_full};
+pub(crate) use self::histogram::Distribution;
+pub(crate) use self::metrics::{
+    CheckGauge, Format, Gauges, HandlerGauge, KeyGauge, RouteGauge, SideGauge, UpstreamGauge,
+};
 pub(crate) use self::readiness::Readiness;
-pub(crate) use self::window::{Figures, Latency, Window};
+pub(crate) use self::slowest::Slow;
+pub(crate) use self::window::{Curve, Figures, Latency, SLICE, Window};
 
 use self::access_log::AccessLog;
 use self::counters::WorkerCell;
@@ -127,7 +136,7 @@ impl Telemetry {
         Recorder::new(index, cell, &self.unmatched, lines)
     }
 
-    /// Closes the slices of time that are over. The control plane calls it every ten seconds or more often.
+    /// Closes the slices of time that are over. The control plane calls it every ten seconds.
     pub(crate) fn tick(&self, now: Instant) {
         for route in self.routes() {
             route.tick(now);

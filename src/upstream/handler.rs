@@ -17,6 +17,7 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use ::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use ::http::{HeaderValue, Request, Response};
@@ -157,6 +158,11 @@ impl Handler {
     /// How often it kept a worker from everything else for too long.
     pub(crate) fn stalls(&self) -> u64 {
         self.watch.stalls()
+    }
+
+    /// How long its code was at work, over all threads.
+    pub(crate) fn busy(&self) -> Duration {
+        self.watch.busy()
     }
 
     /// Lets the service answer the request.

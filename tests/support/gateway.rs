@@ -126,12 +126,13 @@ impl Builder {
         let address = |value: &Value| value.as_str().and_then(|text| text.parse::<SocketAddr>().ok());
         let http = address(&ready["http"][0]).expect("the address it serves on");
         let admin = address(&ready["admin"]).expect("the admin address");
+        let admin_token = ready["admin_token"].as_str().unwrap_or_default().to_owned();
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()
             .expect("an HTTP client");
-        Gateway { process, dir, preamble, table, access_log, http, admin, client }
+        Gateway { process, dir, preamble, table, access_log, http, admin, admin_token, client }
     }
 }
 
@@ -169,6 +170,7 @@ pub struct Gateway {
     access_log: PathBuf,
     http: SocketAddr,
     admin: SocketAddr,
+    admin_token: String,
     client: reqwest::Client,
 }
 
@@ -256,6 +258,27 @@ impl Gateway {
     }
 
     // --- What it says about itself ---
+
+    /// A request to the admin port, to be completed by the test.
+    pub fn admin_request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
+        self.client.request(method, format!("http://{}{path}", self.admin))
+    }
+
+    /// The token that it made for its admin port.
+    pub fn admin_token(&self) -> &str {
+        &self.admin_token
+    }
+
+    /// The address of the dashboard that was announced.
+    pub fn dashboard(&self) -> String {
+        format!("http://{}/#token={}", self.admin, self.admin_token)
+    }
+
+    /// The address of a view of the dashboard, as somebody else would send it: `/route/order`.
+    pub fn dashboard_at(&self, view: &str) -> String {
+        format!("http://{}/#{view}", self.admin)
+    }
 
     /// The text of a path of the admin port.
     pub async fn admin_text(&self, path: &str) -> (u16, String) {

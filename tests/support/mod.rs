@@ -5,6 +5,7 @@
 //! chose, and ends with its value; should the test process die first, the kernel ends it.
 //! Nothing here asserts about the gateway: that is the suites' work.
 
+pub mod browser;
 pub mod client;
 pub mod eventually;
 pub mod fcgi;

@@ -11,6 +11,7 @@ mod connection;
 pub(crate) mod deny;
 mod exchange;
 mod health;
+pub(crate) mod local;
 mod params;
 mod pool;
 pub mod record;

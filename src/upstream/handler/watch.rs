@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use ::http::{Response, response};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use thread_local::ThreadLocal;
 
 use super::Kind;
 use super::blocking::Piped;
@@ -33,8 +34,15 @@ pub(super) struct Watch {
     /// Whether its polls keep a worker waiting; a blocking handler's threads are there to be kept.
     on_worker: bool,
     stalls: AtomicU64,
+    /// Nanoseconds of CPU that its code took, one number a thread: none writes to another's.
+    busy: ThreadLocal<CachePadded>,
     warnings: Limit,
 }
+
+/// A number on a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct CachePadded(AtomicU64);
 
 impl Watch {
     pub(super) fn new(name: &str, kind: Kind) -> Self {
@@ -42,12 +50,18 @@ impl Watch {
             name: name.to_owned(),
             on_worker: kind == Kind::Worker,
             stalls: AtomicU64::new(0),
+            busy: ThreadLocal::new(),
             warnings: Limit::new(1),
         }
     }
 
     pub(super) fn stalls(&self) -> u64 {
         self.stalls.load(Ordering::Relaxed)
+    }
+
+    /// How long its code was at work, over all threads. On a worker a poll is taken as work from its beginning to its end.
+    pub(super) fn busy(&self) -> Duration {
+        Duration::from_nanos(self.busy.iter().map(|busy| busy.0.load(Ordering::Relaxed)).sum())
     }
 
     /// Makes and polls a handler's future to its end, and takes what of its body is there already.
@@ -69,11 +83,20 @@ impl Watch {
 
     /// Runs a piece of the handler's code; a panic's text is the error.
     fn guard<T>(&self, code: impl FnOnce() -> T) -> Result<T, String> {
-        let began = Instant::now();
+        let (began, thread) = (Instant::now(), (!self.on_worker).then(cpu_of_this_thread));
         // What a panicking handler leaves half done is its own: the future or body is not polled again.
         let outcome = catch_unwind(AssertUnwindSafe(code));
-        self.spent(began.elapsed());
+        let took = began.elapsed();
+        self.spent(took);
+        // A thread that is there to be blocked waits most of the time.
+        self.worked(thread.map_or(took, |before| cpu_of_this_thread().saturating_sub(before)));
         outcome.map_err(|panic| text_of(&*panic))
+    }
+
+    fn worked(&self, took: Duration) {
+        let busy = &self.busy.get_or_default().0;
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        busy.store(busy.load(Ordering::Relaxed).wrapping_add(nanos), Ordering::Relaxed);
     }
 
     fn spent(&self, took: Duration) {
@@ -95,6 +118,11 @@ impl Watch {
             );
         }
     }
+}
+
+fn cpu_of_this_thread() -> Duration {
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(spent).unwrap_or_default()
 }
 
 fn text_of(panic: &(dyn Any + Send)) -> String {

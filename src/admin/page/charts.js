@@ -1,0 +1,145 @@
+// Everything drawn: small lines in the table, and with uPlot the curves of an opened route. Legacy is dashed and
+// new is solid wherever lines meet, so that colour is never the only sign.
+
+import { svg } from "./dom.js";
+import { millis } from "./format.js";
+
+const WIDTH = 112;
+const HEIGHT = 26;
+
+/** A small line for each side, drawn anew only when it changed. */
+export function spark(sides) {
+  const lines = Object.fromEntries(sides.map((side) => [side, svg("path", { class: `line ${side}` })]));
+  const element = svg("svg", { class: "spark", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, width: WIDTH, height: HEIGHT, "aria-hidden": "true" }, ...Object.values(lines));
+  const drawn = {};
+  const draw = (history) => {
+    const all = sides.flatMap((side) => history?.[side] ?? []).filter((value) => value !== null);
+    const top = Math.max(...all, 0.001) * 1.08;
+    for (const side of sides) {
+      const values = history?.[side] ?? [];
+      const from = WIDTH - 3 - (values.length - 1) * ((WIDTH - 6) / 59);
+      let pen = "M";
+      let path = "";
+      values.forEach((value, index) => {
+        if (value === null) { pen = "M"; return; }
+        const x = (from + index * ((WIDTH - 6) / 59)).toFixed(1);
+        path += `${pen}${x} ${(HEIGHT - 2 - (value / top) * (HEIGHT - 4)).toFixed(1)}`;
+        pen = "L";
+      });
+      if (drawn[side] !== path) lines[side].setAttribute("d", (drawn[side] = path));
+    }
+  };
+  return { element, draw };
+}
+
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+function axes(x, y) {
+  const common = () => ({ stroke: colour("dim"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: `11px ${colour("sans")}` });
+  return [{ ...common(), ...x }, { ...common(), size: 58, ...y }];
+}
+
+/** A plot that fits its host's width, follows the theme, and is made anew only for a new theme or other series. */
+function plot(host, height, options) {
+  let chart = null;
+  let data = null;
+  const draw = () => {
+    chart?.destroy();
+    host.replaceChildren();
+    chart = new uPlot({ width: host.clientWidth || 600, height, ...options() }, data, host);
+  };
+  const width = new ResizeObserver(() => chart && host.clientWidth && chart.setSize({ width: host.clientWidth, height }));
+  width.observe(host);
+  const repaint = () => data && draw();
+  document.addEventListener("theme", repaint);
+  return {
+    update(next) {
+      data = next;
+      if (chart) chart.setData(next);
+      else draw();
+    },
+    destroy() {
+      width.disconnect();
+      document.removeEventListener("theme", repaint);
+      chart?.destroy();
+    },
+  };
+}
+
+const line = (side, label, width, dash) => ({
+  label, stroke: colour(side), width, dash, points: { show: false }, spanGaps: false, value: (_, value) => millis(value),
+});
+
+/** P50 and P99 of both sides over time, with flips as marks. */
+export function curves(host, flips) {
+  const marks = (chart) => {
+    const { ctx, bbox } = chart;
+    ctx.save();
+    ctx.font = `${11 * devicePixelRatio}px ${colour("sans")}`;
+    for (const flip of flips()) {
+      const x = chart.valToPos(Date.parse(flip.when) / 1000, "x", true);
+      if (!(x >= bbox.left && x <= bbox.left + bbox.width)) continue;
+      ctx.strokeStyle = ctx.fillStyle = colour(flip.to === "new" ? "new" : "legacy");
+      ctx.lineWidth = devicePixelRatio;
+      ctx.beginPath();
+      ctx.moveTo(x, bbox.top);
+      ctx.lineTo(x, bbox.top + bbox.height);
+      ctx.stroke();
+      const right = x > bbox.left + bbox.width * 0.8;
+      ctx.textAlign = right ? "right" : "left";
+      ctx.fillText(`→ ${flip.to}`, x + (right ? -5 : 5) * devicePixelRatio, bbox.top + 12 * devicePixelRatio);
+    }
+    ctx.restore();
+  };
+  return plot(host, 230, () => ({
+    cursor: { drag: { x: false, y: false } },
+    legend: { live: true },
+    scales: { y: { range: (_, __, max) => [0, (max || 1) * 1.1] } },
+    axes: axes({ space: 90, values: (_, splits) => splits.map((at) => new Date(at * 1000).toLocaleTimeString("en-GB")) }, { values: (_, splits) => splits.map((value) => millis(value)) }),
+    series: [
+      { value: (_, at) => (at ? new Date(at * 1000).toLocaleTimeString("en-GB") : "") },
+      line("legacy", "legacy P50", 1, [2, 3]),
+      line("legacy", "legacy P99", 2, [7, 4]),
+      line("new", "new P50", 1),
+      line("new", "new P99", 2),
+    ],
+    hooks: { draw: [marks] },
+  }));
+}
+
+/** How the durations of both sides are distributed, over each other; `figures()` gives the quantiles to mark. */
+export function distributions(host, figures) {
+  const quantiles = (chart) => {
+    const { ctx, bbox } = chart;
+    ctx.save();
+    ctx.font = `${10 * devicePixelRatio}px ${colour("sans")}`;
+    ["legacy", "new"].forEach((side, row) => {
+      for (const [name, value] of [["P50", figures()[side]?.p50_ms], ["P99", figures()[side]?.p99_ms]]) {
+        const x = value && chart.valToPos(value, "x", true);
+        if (!(x >= bbox.left && x <= bbox.left + bbox.width)) continue;
+        ctx.strokeStyle = ctx.fillStyle = colour(side);
+        ctx.setLineDash(side === "legacy" ? [4 * devicePixelRatio, 3 * devicePixelRatio] : []);
+        ctx.lineWidth = devicePixelRatio;
+        ctx.beginPath();
+        ctx.moveTo(x, bbox.top);
+        ctx.lineTo(x, bbox.top + bbox.height);
+        ctx.stroke();
+        const right = x > bbox.left + bbox.width * 0.9;
+        ctx.textAlign = right ? "right" : "left";
+        ctx.fillText(`${name} ${side}`, x + (right ? -4 : 4) * devicePixelRatio, bbox.top + (10 + row * 12) * devicePixelRatio);
+      }
+    });
+    ctx.restore();
+  };
+  const area = (side, dash) => ({
+    label: side, stroke: colour(side), fill: `${colour(side)}2e`, width: 1.5, dash, points: { show: false },
+    paths: uPlot.paths.stepped({ align: -1 }), value: (_, value) => (value === null ? "–" : `${value.toFixed(1)} %`),
+  });
+  return plot(host, 200, () => ({
+    cursor: { drag: { x: false, y: false } },
+    scales: { x: { time: false, distr: 3 }, y: { range: (_, __, max) => [0, (max || 1) * 1.25] } },
+    axes: axes({ values: (_, splits) => splits.map((value) => (value ? millis(value) : null)) }, { values: (_, splits) => splits.map((value) => `${value} %`) }),
+    series: [{ label: "up to", value: (_, value) => millis(value) }, area("legacy", [5, 3]), area("new")],
+    hooks: { draw: [quantiles] },
+  }));
+}

@@ -1,0 +1,64 @@
+// The events of the gateway, once a second: read with fetch, which can send the token where EventSource
+// cannot. Broken off, it is taken up again; while the page is hidden nobody listens.
+
+const PAUSES = [500, 1000, 2000, 5000];
+
+export class Stream {
+  /** `asked()` gives the query, `token()` the token or null; `heard(event)`, `refused(status, message)`. */
+  constructor({ asked, token, heard, refused }) {
+    Object.assign(this, { asked, token, heard, refused, failures: 0, run: 0 });
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.stop() : this.start()));
+  }
+
+  /** Listens anew, to what is asked now. */
+  start() {
+    this.stop();
+    this.listen(++this.run, (this.abort = new AbortController()).signal);
+  }
+
+  stop() {
+    this.run += 1;
+    this.abort?.abort();
+  }
+
+  async listen(run, signal) {
+    while (run === this.run) {
+      try {
+        await this.read(run, signal);
+        this.failures = 0;
+      } catch {
+        this.failures += 1;
+      }
+      if (run !== this.run || this.turnedAway) return;
+      const pause = PAUSES[Math.min(this.failures, PAUSES.length - 1)];
+      await new Promise((resolve) => setTimeout(resolve, pause));
+    }
+  }
+
+  async read(run, signal) {
+    this.turnedAway = false;
+    const token = this.token();
+    const headers = token ? { authorization: `Bearer ${token}` } : {};
+    const response = await fetch(`/api/events?${this.asked()}`, { headers, signal, cache: "no-store" });
+    if (!response.ok) {
+      this.turnedAway = response.status === 401;
+      const told = await response.json().catch(() => null);
+      this.refused(response.status, told?.message ?? response.statusText);
+      throw new Error("refused");
+    }
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done || run !== this.run) return;
+      const events = (rest + value).split("\n\n");
+      rest = events.pop();
+      // Only the newest counts: what piled up while the page was busy is past.
+      const newest = events.at(-1);
+      if (newest?.startsWith("data: ")) {
+        this.failures = 0;
+        this.heard(JSON.parse(newest.slice(6)));
+      }
+    }
+  }
+}

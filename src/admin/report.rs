@@ -1,0 +1,102 @@
+//! `/api/report`: the table of a migration's report, off one answer.
+//!
+//! What `/api/compare` says of each route, and beside it both sides over all routes: mean response time, QPS,
+//! P99, errors, CPU and memory; and every upstream and handler with what it costs.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::{Map, Value, json};
+
+use super::compare::{self, Question};
+use super::costs::{Known, SideCost};
+use super::{gauges, rfc3339};
+use crate::route::RouteTable;
+use crate::telemetry::{Figures, Side};
+use crate::upstream::Target;
+
+/// The report of the window that ends now.
+pub(super) fn answer(table: &RouteTable, costs: &Known, question: Question) -> Value {
+    let [legacy, new] = [Side::Legacy, Side::New].map(|side| over_all(table, side, question));
+    let (ratio, confidence) = compare::fairly(legacy.as_ref(), new.as_ref());
+    let mut report = compare::answer(table, question);
+    let beside = [
+        ("at", json!(rfc3339(SystemTime::now()))),
+        ("sides", json!({ "legacy": side(legacy, costs.legacy), "new": side(new, costs.new) })),
+        ("ratio", ratio),
+        ("confidence", confidence),
+        ("upstreams", upstreams(table, costs)),
+    ];
+    if let Value::Object(fields) = &mut report {
+        fields.extend(beside.map(|(name, value)| (name.to_owned(), value)));
+    }
+    report
+}
+
+fn over_all(table: &RouteTable, side: Side, question: Question) -> Option<Figures> {
+    let now = Instant::now();
+    let figures =
+        table.routes.iter().filter_map(|route| route.stats.figures(side, question.window, question.latency, now));
+    figures.reduce(|mut sum, more| {
+        sum.add(&more);
+        sum
+    })
+}
+
+fn side(figures: Option<Figures>, cost: SideCost) -> Option<Map<String, Value>> {
+    let figures = figures?;
+    let mut side = compare::side(&figures);
+    let cpu = figures.cpu.map(|cpu| cpu.time.as_secs_f64());
+    side.insert("cpu_seconds".to_owned(), json!(cpu));
+    side.insert("memory_bytes".to_owned(), json!(cost.memory));
+    Some(side)
+}
+
+fn upstreams(table: &RouteTable, costs: &Known) -> Value {
+    let upstreams = gauges::places(table).into_iter().map(|(name, target)| {
+        let cost = costs.places.get(name).copied().unwrap_or_default();
+        let (kind, slots) = match target {
+            Target::Php(php) => ("php", Some(php.settings().connections)),
+            Target::Http(_) => ("http", None),
+            Target::Handler(_) => ("handler", None),
+        };
+        let used = gauges::connections(target);
+        json!({
+            "name": name,
+            "kind": kind,
+            "connections": slots,
+            "in_use": used.map(|used| used.in_use),
+            "idle": used.map(|used| used.idle),
+            "waiting": used.map(|used| used.waiting),
+            "cpu_seconds": cost.cpu.map(|cpu| cpu.as_secs_f64()),
+            "memory_bytes": cost.memory,
+            "saturation_seconds": cost.full_in.map(|until: Duration| until.as_secs()),
+        })
+    });
+    upstreams.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Admin;
+    use super::*;
+
+    #[test]
+    fn the_table_of_a_migration_report_is_read_off() {
+        let admin = Admin::for_test();
+        let table = admin.table.current();
+        let stats = &table.routes[0].stats;
+        for _ in 0..400 {
+            stats.count_for_tests(Side::Legacy, 200, Duration::from_millis(20));
+            stats.count_for_tests(Side::New, 200, Duration::from_millis(5));
+        }
+        let mut costs = Known::default();
+        costs.legacy.memory = Some(7 << 20);
+        let report = answer(&table, &costs, Question::read(Some("window=1h")).unwrap());
+        let legacy = &report["sides"]["legacy"];
+        assert_eq!((&legacy["mean_ms"], &legacy["memory_bytes"]), (&json!(20.0), &json!(7 << 20)));
+        assert!(legacy["qps"].is_number() && legacy["p99_ms"].is_number() && report["at"].is_string());
+        assert_eq!(report["confidence"]["p99"]["verdict"], "faster");
+        assert_eq!((&report["window"], &report["routes"][0]["name"]), (&json!("1h"), &json!("order")));
+        assert_eq!(report["upstreams"][0]["kind"], "handler");
+    }
+}

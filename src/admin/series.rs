@@ -1,0 +1,134 @@
+//! `/api/series`: one route over time, in the columns that a chart is drawn from.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::{Value, json};
+
+use super::compare::{Question, millis};
+use super::reload::Reloads;
+use super::{rfc3339, routes};
+use crate::route::{Route, RouteTable};
+use crate::telemetry::{Apart, Curve, Side, Slow};
+
+/// The route's curves of both sides on one axis of time, how its durations are spread, and its slowest requests;
+/// `None` if the table has no such route.
+pub(super) fn answer(table: &RouteTable, reloads: &Reloads, name: &str, question: Question) -> Option<Value> {
+    let route = table.routes.iter().find(|route| &*route.name == name)?;
+    let now = Moment { instant: Instant::now(), system: SystemTime::now() };
+    let curves =
+        [Side::Legacy, Side::New].map(|side| route.stats.curve(side, question.window, question.latency, now.instant));
+    let lengths: BTreeMap<Instant, Duration> = curves.iter().flatten().map(|point| (point.end, point.length)).collect();
+    let [legacy, new] = [Side::Legacy, Side::New].map(|side| (side, &lengths));
+    let [of_legacy, of_new] = &curves;
+    Some(json!({
+        "route": name,
+        "window": question.window.as_str(),
+        "latency": question.latency.as_str(),
+        "generation": table.generation,
+        "time": lengths.keys().map(|end| now.unix(*end)).collect::<Vec<_>>(),
+        "seconds": lengths.values().map(Duration::as_secs_f64).collect::<Vec<_>>(),
+        "sides": {
+            "legacy": side(route, legacy, of_legacy, question, now),
+            "new": side(route, new, of_new, question, now),
+        },
+        "refused": refused(route),
+        "flips": routes::flips(reloads, |of| of == name),
+    }))
+}
+
+/// The same moment on both clocks.
+#[derive(Clone, Copy)]
+struct Moment {
+    instant: Instant,
+    system: SystemTime,
+}
+
+impl Moment {
+    fn system(self, then: Instant) -> SystemTime {
+        self.system.checked_sub(self.instant.saturating_duration_since(then)).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    fn unix(self, then: Instant) -> u64 {
+        self.system(then).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+    }
+}
+
+fn side(
+    route: &Route,
+    (side, lengths): (Side, &BTreeMap<Instant, Duration>),
+    curve: &[Curve],
+    question: Question,
+    now: Moment,
+) -> Option<Value> {
+    let figures = route.stats.figures(side, question.window, question.latency, now.instant)?;
+    let points: BTreeMap<Instant, &Curve> = curve.iter().map(|point| (point.end, point)).collect();
+    let column = |of: fn(&Curve) -> Value, absent: Value| -> Vec<Value> {
+        lengths.keys().map(|end| points.get(end).map_or_else(|| absent.clone(), |point| of(point))).collect()
+    };
+    let distribution: Vec<Value> = figures
+        .latency
+        .buckets()
+        .map(|(from, to, count)| json!({ "from_ms": millis(from), "to_ms": millis(to), "count": count }))
+        .collect();
+    let slowest: Vec<Value> =
+        route.stats.slowest(side, now.instant).iter().map(|slow| shown(slow, now.system(slow.ended))).collect();
+    Some(json!({
+        "requests": column(|point| json!(point.requests), json!(0)),
+        "errors": column(|point| json!(point.errors), json!(0)),
+        "p50_ms": column(|point| json!(point.p50.map(millis)), Value::Null),
+        "p99_ms": column(|point| json!(point.p99.map(millis)), Value::Null),
+        "distribution": distribution,
+        "slowest": slowest,
+    }))
+}
+
+fn shown(slow: &Slow, when: SystemTime) -> Value {
+    json!({
+        "when": rfc3339(when),
+        "request_id": slow.request_id,
+        "status": slow.status,
+        "total_ms": millis(slow.total),
+        "service_ms": slow.service.map(millis),
+        "queue_ms": millis(slow.queue),
+        "apart": slow.apart.map(Apart::word),
+    })
+}
+
+/// What the route's checks refused since the gateway started.
+fn refused(route: &Route) -> Vec<Value> {
+    let refused = route.checks.iter().flat_map(|checked| {
+        let reasons = checked.stats.reasons().filter(|(_, count)| *count > 0);
+        reasons.map(|(reason, count)| json!({ "check": checked.check.name(), "reason": reason, "count": count }))
+    });
+    refused.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Admin;
+    use super::*;
+
+    #[test]
+    fn both_sides_share_one_axis_of_time() {
+        let admin = Admin::for_test();
+        let table = admin.table.current();
+        let stats = &table.routes[0].stats;
+        stats.count_for_tests(Side::Legacy, 200, Duration::from_millis(20));
+        let start = Instant::now();
+        stats.tick(start + Duration::from_secs(10));
+        stats.count_for_tests(Side::New, 500, Duration::from_millis(5));
+        let question = Question::read(Some("window=1h")).unwrap();
+        let series = answer(&table, &admin.reloads.snapshot(), "order", question).unwrap();
+        let columns = |side: &str, column: &str| series["sides"][side][column].clone();
+        assert_eq!(series["time"].as_array().unwrap().len(), 2);
+        // The clock of the test stands still: what still runs is told before what was closed in its future.
+        assert_eq!(columns("legacy", "requests"), json!([0, 1]));
+        assert_eq!((columns("new", "requests"), columns("new", "errors")), (json!([1, 0]), json!([1, 0])));
+        assert_eq!(columns("legacy", "p99_ms")[0], Value::Null);
+        assert_eq!(columns("legacy", "distribution")[0]["count"], 1);
+        let slow = &columns("new", "slowest")[0];
+        assert_eq!((&slow["request_id"], &slow["status"], &slow["total_ms"]), (&json!("r1"), &json!(500), &json!(5.0)));
+        assert!(answer(&table, &admin.reloads.snapshot(), "absent", question).is_none());
+    }
+}

@@ -1,0 +1,57 @@
+//! The upstreams and handlers of the table in force: how busy each is now, and what became of waiting.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::route::{Place, RouteTable};
+use crate::upstream::Target;
+use crate::upstream::fastcgi::Connections;
+
+/// One entry for each, by name. `waits` and `wait_seconds` only rise, so that a reader gets the mean of
+/// any span as a quotient of differences.
+pub(super) fn shown(table: &RouteTable) -> Value {
+    let places = table.routes.iter().flat_map(|route| [route.legacy(), route.new_side()]).flatten();
+    let places: BTreeMap<&str, &Place> = places.map(|place| (place.target.name(), place)).collect();
+    places.into_values().map(one).collect()
+}
+
+fn one(place: &Place) -> Value {
+    let totals = place.stats.totals();
+    let (kind, in_use, idle, limit, waiting) = match &place.target {
+        Target::Php(php) => {
+            let Connections { in_use, idle } = php.connections();
+            ("php", in_use, idle, Some(php.settings().connections), php.waiting())
+        }
+        Target::Http(service) => {
+            let (in_use, idle) = service.connections();
+            ("http", in_use, idle, None, 0)
+        }
+        Target::Handler(_) => ("handler", 0, 0, None, 0),
+    };
+    json!({
+        "name": place.target.name(),
+        "kind": kind,
+        "in_use": in_use,
+        "idle": idle,
+        "limit": limit,
+        "waiting": waiting,
+        "waits": totals.queue.count(),
+        "wait_seconds": totals.queue.sum().as_secs_f64(),
+        "failures": totals.failures.iter().sum::<u64>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Admin;
+    use super::*;
+
+    #[test]
+    fn each_is_shown_once_with_its_kind() {
+        let admin = Admin::for_test();
+        let shown = shown(&admin.table.current());
+        let names: Vec<_> = shown.as_array().unwrap().iter().map(|one| (&one["name"], &one["kind"])).collect();
+        assert_eq!(names, [(&json!("orders"), &json!("handler")), (&json!("php"), &json!("handler"))]);
+    }
+}

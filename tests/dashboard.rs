@@ -1,0 +1,299 @@
+//! The dashboard as an operator uses it: a real browser on the admin port of a real gateway.
+//!
+//! A browser takes longer to start than a story to tell, so that each test tells several.
+
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use crate::support::browser::{Browser, DOWN, ENTER, ESCAPE, browser};
+use crate::support::gateway::Gateway;
+use crate::support::shop::shop;
+use crate::support::upstream::{service, upstream};
+use crate::support::{eventually, gateway, repository};
+
+/// A route that both sides can serve.
+fn both(name: &str, path: &str) -> String {
+    format!(
+        "[[route]]\nname = '{name}'\npath = '{path}'\nlegacy = \"one\"\nnew = \"other\"\nserve = \"legacy\" # mine\n"
+    )
+}
+
+/// The row of a route.
+fn row(name: &str) -> String {
+    format!(
+        "[...document.querySelectorAll('#body tr')].find((row) => row.querySelector('.name')?.innerText === '{name}')"
+    )
+}
+
+async fn focused(browser: &Browser, name: &str) {
+    browser.until(&format!("document.activeElement === {}", row(name))).await;
+}
+
+#[tokio::test]
+async fn an_operator_watches_flips_and_mends_on_the_page() {
+    let one = service(Router::new().fallback(get(|| async { "legacy" }))).await;
+    let other = service(Router::new().fallback(get(|| async { "new" }))).await;
+    let gateway = gateway()
+        .toml(upstream("one", &[one.url()], ""))
+        .toml(upstream("other", &[other.url()], ""))
+        .toml(both("cart", "/cart"))
+        .toml(both("order", "/orders/{id}"))
+        .start()
+        .await;
+    let browser = browser().await;
+    browser.open(&gateway.dashboard()).await;
+    browser.until_text("#state", "live").await;
+    assert_eq!(browser.script("return location.hash", json!([])).await, "#/", "the token stays in no address");
+
+    live_numbers_move_under_load(&gateway, &browser).await;
+    a_flip_by_button_reaches_the_file_and_the_traffic(&gateway, &browser).await;
+    a_broken_file_shows_its_faults_until_it_is_mended(&gateway, &browser).await;
+    a_flip_is_refused_when_the_file_changed_meanwhile(&gateway, &browser).await;
+    a_route_is_opened_flipped_and_closed_with_the_keyboard_alone(&gateway, &browser).await;
+    what_is_shown_goes_stale_with_the_gateway(gateway, &browser).await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    browser.close().await;
+}
+
+async fn live_numbers_move_under_load(gateway: &Gateway, browser: &Browser) {
+    browser.until_text("#state", "live").await;
+    let qps = format!("parseFloat({}.querySelector('.qps.legacy').innerText)", row("cart"));
+    for _ in 0..20 {
+        assert_eq!(gateway.ask("/cart").await, (200, "legacy".to_owned()));
+    }
+    browser.until(&format!("{qps} > 0")).await;
+    browser.until(&format!("{}.querySelector('.p99.legacy').innerText.endsWith('ms')", row("cart"))).await;
+    let before = browser.script(&format!("return {qps}"), json!([])).await;
+    for _ in 0..400 {
+        gateway.get("/cart").await;
+    }
+    browser.until(&format!("{qps} > {before}")).await;
+}
+
+async fn a_flip_by_button_reaches_the_file_and_the_traffic(gateway: &Gateway, browser: &Browser) {
+    let before = gateway.read_table();
+    browser.script(&format!("{}.querySelector('button.flip').click()", row("cart")), json!([])).await;
+    let words = browser.text("#flip").await;
+    let file = gateway.table().display().to_string();
+    assert!(
+        words.contains(&file) && words.contains("serve = \"legacy\" → \"new\"") && words.contains("other"),
+        "{words}"
+    );
+    assert_eq!(gateway.read_table(), before, "nothing happens before it is confirmed");
+    browser.click("#flip button[type=submit]").await;
+    browser.until_text("#said", "cart: legacy → new").await;
+    assert_eq!(gateway.read_table(), before.replacen("\"legacy\" # mine", "\"new\" # mine", 1));
+    eventually("the new side serves", || async { (gateway.ask("/cart").await.1 == "new").then_some(()) }).await;
+    browser.until(&format!("{}.querySelector('.side').innerText === 'new'", row("cart"))).await;
+    browser.until(&format!("{}.querySelector('.qps.new').innerText !== '–'", row("cart"))).await;
+}
+
+async fn a_broken_file_shows_its_faults_until_it_is_mended(gateway: &Gateway, browser: &Browser) {
+    let good = gateway.read_table();
+    gateway.write_table(&good.replacen("serve = \"new\" # mine", "serve = \"<b>nwe</b>\" # mine", 1));
+    browser.until_text("#rejected", "was refused").await;
+    let faults = browser.text("#faults").await;
+    assert!(faults.contains("serve = \"<b>nwe</b>\" # mine") && faults.contains("^^^^"), "{faults}");
+    assert_eq!(gateway.ask("/cart").await.1, "new", "the running table stays in force");
+    gateway.write_table(&good);
+    browser.until("document.querySelector('#rejected').hidden").await;
+}
+
+async fn a_flip_is_refused_when_the_file_changed_meanwhile(gateway: &Gateway, browser: &Browser) {
+    browser.script(&format!("{}.querySelector('button.flip').click()", row("order")), json!([])).await;
+    let generation = gateway.generation().await;
+    gateway.edit(|text| format!("{text}# by somebody else\n"));
+    let edited = gateway.read_table();
+    browser.click("#flip button[type=submit]").await;
+    browser.until_text("#flip .problem", "has changed since you looked").await;
+    assert_eq!(gateway.read_table(), edited);
+    browser.press(ESCAPE).await;
+    browser.until("!document.querySelector('dialog[open]')").await;
+    let generation = gateway.until_newer(generation).await;
+    browser.until_text("#table-state", &format!("generation {generation},")).await;
+}
+
+async fn a_route_is_opened_flipped_and_closed_with_the_keyboard_alone(gateway: &Gateway, browser: &Browser) {
+    browser.open(&gateway.dashboard_at("/")).await;
+    let generation = gateway.generation().await;
+    browser.until_text("#table-state", &format!("generation {generation},")).await;
+    browser.press("/").await;
+    browser.press("ord").await;
+    browser.until("document.querySelectorAll('#body tr:not(.spacer)').length === 1").await;
+    browser.press(DOWN).await;
+    focused(browser, "order").await;
+    browser.press(ENTER).await;
+    browser.until_text("#route-title", "order").await;
+    assert_eq!(browser.script("return location.hash", json!([])).await, "#/route/order?q=ord");
+    browser.until("document.activeElement.id === 'route-title'").await;
+    browser.press(ESCAPE).await;
+    browser.until("document.querySelector('#route').hidden").await;
+    focused(browser, "order").await;
+
+    browser.press("f").await;
+    browser.until("document.querySelector('#flip').open").await;
+    browser.press(ENTER).await;
+    browser.until_text("#said", "order: legacy → new").await;
+    eventually("the new side serves", || async { (gateway.ask("/orders/7").await.1 == "new").then_some(()) }).await;
+    focused(browser, "order").await;
+}
+
+async fn what_is_shown_goes_stale_with_the_gateway(gateway: Gateway, browser: &Browser) {
+    drop(gateway);
+    browser.until_text("#state", "stale").await;
+}
+
+#[tokio::test]
+async fn a_thousand_routes_stay_smooth_and_names_that_look_like_html_stay_text() {
+    let one = service(Router::new().fallback(get(|| async { "legacy" }))).await;
+    let hostile = "<img src=x onerror=alert(1)>&\"</td>";
+    let mut routes: String =
+        (0..1000).map(|number| both(&format!("route-{number}"), &format!("/r/{number}"))).collect();
+    routes.push_str(&both(hostile, "/hostile"));
+    let gateway = gateway()
+        .toml(upstream("one", &[one.url()], ""))
+        .toml(upstream("other", &[one.url()], ""))
+        .toml(routes)
+        .start()
+        .await;
+    let browser = browser().await;
+
+    let started = Instant::now();
+    browser.open(&gateway.dashboard_at("/route/route-777")).await;
+    browser.until_text("#route-title", "route-777").await;
+    browser.until_text("#count", "1,001 routes").await;
+    assert!(started.elapsed() < Duration::from_secs(10), "a deep link took {:?}", started.elapsed());
+    browser.until_text("#route .serving", "legacy").await;
+    browser.press(ESCAPE).await;
+
+    let built = browser.script("return document.querySelectorAll('#body tr').length", json!([])).await;
+    assert!(built.as_u64().unwrap() < 100, "{built} rows were built");
+    let took = browser
+        .script(
+            "const started = performance.now(); for (let i = 1; i <= 20; i++) { scrollTo(0, i * 2000); \
+             dispatchEvent(new Event('scroll')); document.body.offsetHeight; } return performance.now() - started",
+            json!([]),
+        )
+        .await;
+    assert!(took.as_f64().unwrap() < 2000.0, "scrolling took {took} ms");
+    browser.script("scrollTo(0, document.body.scrollHeight)", json!([])).await;
+    browser.until(&row("route-999")).await;
+
+    browser.open(&gateway.dashboard_at("/?q=onerror&sort=-name")).await;
+    browser.until_text("#body .name", hostile).await;
+    assert_eq!(browser.until("document.querySelector('th.name').getAttribute('aria-sort')").await, "descending");
+    browser.click("#body .name").await;
+    browser.until_text("#route-title", hostile).await;
+    browser.until_text("#route .serving", "legacy").await;
+    let smuggled = browser.script("return document.querySelectorAll('#body img, #route img').length", json!([])).await;
+    assert_eq!(smuggled, 0);
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn the_port_changes_nothing_for_who_has_no_token_or_is_a_page_of_somebody_else() {
+    let one = service(Router::new().fallback(get(|| async { "legacy" }))).await;
+    let gateway = gateway()
+        .toml(upstream("one", &[one.url()], ""))
+        .toml(upstream("other", &[one.url()], ""))
+        .toml(both("cart", "/cart"))
+        .start()
+        .await;
+    let before = gateway.read_table();
+    let order = |headers: &[(&str, &str)]| {
+        let mut request = gateway.admin_request("POST", "/api/routes/cart/serve").json(&json!({ "serve": "new" }));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        async move { request.send().await.expect("an answer").status().as_u16() }
+    };
+    let bearer = format!("Bearer {}", gateway.admin_token());
+    assert_eq!(order(&[]).await, 401);
+    assert_eq!(order(&[("authorization", "Bearer 00000000000000000000000000000000")]).await, 401);
+    assert_eq!(order(&[("authorization", &bearer), ("origin", "https://evil.example")]).await, 403);
+    assert_eq!(order(&[("authorization", &bearer), ("sec-fetch-site", "cross-site")]).await, 403);
+    assert_eq!(order(&[("authorization", &bearer), ("host", "evil.example")]).await, 403);
+    assert_eq!(gateway.read_table(), before);
+    assert_eq!(order(&[("authorization", &bearer)]).await, 200);
+    assert_eq!(gateway.read_table(), before.replace("serve = \"legacy\" # mine", "serve = \"new\" # mine"));
+    assert!(!gateway.log().contains(gateway.admin_token()), "the token is in no log");
+
+    let shown: Value = gateway.admin_json("/api/routes").await;
+    assert_eq!(shown["file"], json!(gateway.table().display().to_string()));
+}
+
+/// With `PICTURES=1` this writes docs/images; the shop is then used for longer, so that there is more to see.
+#[tokio::test]
+async fn the_page_fits_desk_and_phone_in_light_and_dark() {
+    let pictures = std::env::var_os("PICTURES").map(|_| repository("docs/images"));
+    let shop = shop().await;
+    let browser = browser().await;
+    let screen = async |width: u32, height: u32, scale: u32, theme: &str| {
+        let screen = json!({ "width": width, "height": height, "deviceScaleFactor": scale, "mobile": scale > 1 });
+        browser.devtools("Emulation.setDeviceMetricsOverride", screen).await;
+        let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": theme }] });
+        browser.devtools("Emulation.setEmulatedMedia", features).await;
+    };
+    let seen = async |name: &str| {
+        let wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
+        let beyond = browser.script(wide, json!([])).await.as_i64().expect("a number");
+        assert!(beyond <= 0, "{name}: {beyond} pixels are out of sight");
+        if let Some(folder) = &pictures {
+            browser.picture(&folder.join(name)).await;
+        }
+    };
+    let span = Duration::from_secs(if pictures.is_some() { 28 } else { 1 });
+    screen(1440, 700, 1, "light").await;
+    browser.open(&shop.legacy.dashboard_at("/?sort=-qps.new")).await;
+    use_the_shop(&shop.legacy, span).await;
+    shop.legacy.edit(|text| {
+        ["products", "product", "orders", "sales"].iter().fold(text.to_owned(), |text, name| {
+            let (before, after) = text.split_once(&format!("name = \"{name}\"")).expect("a route of the shop");
+            format!("{before}name = \"{name}\"{}", after.replacen("\"legacy\"", "\"new\"", 1))
+        })
+    });
+    use_the_shop(&shop.legacy, span).await;
+    browser.until(&format!("{}.querySelector('.qps.new').innerText !== '–'", row("products"))).await;
+    let ground = "return getComputedStyle(document.body).backgroundColor";
+    let light = browser.script(ground, json!([])).await;
+    seen("dashboard-light.png").await;
+
+    screen(1440, 960, 1, "dark").await;
+    browser.open(&shop.legacy.dashboard_at("/route/products")).await;
+    use_the_shop(&shop.legacy, span / 2).await;
+    browser.until("document.querySelectorAll('#route canvas').length === 2").await;
+    assert_ne!(browser.script(ground, json!([])).await, light);
+    seen("dashboard-dark.png").await;
+
+    screen(390, 844, 2, "light").await;
+    browser.open(&shop.legacy.dashboard_at("/?sort=-qps.new")).await;
+    browser.until(&row("products")).await;
+    seen("dashboard-phone.png").await;
+    browser.close().await;
+}
+
+/// A few customers: most look at products, some at pages, one asks for the report now and then.
+async fn use_the_shop(gateway: &Gateway, span: Duration) {
+    let ends = Instant::now() + span;
+    let customer = async |seed: u64| {
+        let mut random = fastrand::Rng::with_seed(seed);
+        while Instant::now() < ends {
+            let path = match random.u32(..100) {
+                0..45 => "/api/v1/products".to_owned(),
+                45..80 => format!("/api/v1/products/{}", random.u32(1..6)),
+                80..88 => "/".to_owned(),
+                88..92 => "/assets/shop.css".to_owned(),
+                92..96 => "/api/v1/orders".to_owned(),
+                96..99 => "/health".to_owned(),
+                _ => "/reports/sales".to_owned(),
+            };
+            gateway.ask(&path).await;
+            tokio::time::sleep(Duration::from_millis(random.u64(5..120))).await;
+        }
+    };
+    tokio::join!(customer(1), customer(2), customer(3), customer(4), customer(5));
+}
