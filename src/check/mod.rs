@@ -135,7 +135,11 @@ impl Check {
 
     /// Where it keeps what must outlive a request, if it does.
     pub(crate) fn store(&self) -> Option<&Store> {
-        self.session().map(|session| &**session.store())
+        match &self.kind {
+            Kind::Session(session) => Some(session.store()),
+            Kind::Signature(signature) => signature.store(),
+            _ => None,
+        }
     }
 
     /// The header fields that are this check's to set: what a client sends under these names is removed.

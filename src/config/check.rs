@@ -18,6 +18,8 @@ use super::reader::{Node, Reader, Value, list, text};
 use super::store::Stores;
 use super::upstream::Upstreams;
 use super::{session, signature, spec};
+use crate::check::signature::NonceSettings;
+use crate::check::store;
 use crate::check::token::Place;
 use crate::check::{Address, Check, Forward, Kind, Signature};
 use crate::route::RouteTable;
@@ -113,7 +115,13 @@ fn check<'a>(
                 Some(Kind::Signature(was)) => Some(&**was),
                 _ => None,
             };
-            Kind::Signature(Box::new(Signature::new(settings, was)))
+            let store = match &settings.nonces {
+                NonceSettings::Kept { address: store::Address::Redis(address), .. } => {
+                    Some(context.stores.store(store::Address::Redis(address.clone())))
+                }
+                _ => None,
+            };
+            Kind::Signature(Box::new(Signature::new(settings, store, was)))
         }
         _ => return None,
     };

@@ -11,7 +11,7 @@ use crate::check::store::{Address, Store};
 
 /// What the file says of it, and where its store is.
 pub(super) fn settings(reader: &Reader<'_>) -> Option<(Settings, Address)> {
-    let address = store::address(reader, "store");
+    let address = store::address(reader, "store", store::ANY);
     let tokens = reader.get("token", one_or_list(token));
     let prefix = reader.given("prefix", |value| Some(value.as_str()?.to_owned()));
     let format = reader.get("format", one_of(&Format::NAMES));

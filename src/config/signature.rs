@@ -5,15 +5,17 @@ use std::collections::BTreeSet;
 use toml::de::DeValue;
 
 use super::fault::did_you_mean;
-use super::reader::{Reader, Value, count, duration, list, one_of, size, text};
+use super::reader::{Node, Reader, Value, count, duration, list, one_of, size, text};
+use super::store;
 use super::upstream::secret_of;
 use crate::check::signature::algorithm::{Algorithm, Encoding};
 use crate::check::signature::fields::{Fields, Place};
 use crate::check::signature::parameters::Canonical;
 use crate::check::signature::template::{PARTS, Template, TemplateFault};
 use crate::check::signature::{
-    Apps, KeySettings, NonceSettings, Profile, SchemeSettings, Secret, Settings, StringScheme, key_fault,
+    Apps, KeySettings, NonceSettings, OnStoreDown, Profile, SchemeSettings, Secret, Settings, StringScheme, key_fault,
 };
+use crate::check::store::Address;
 
 /// A scheme's name, and the keys that only it has.
 const STRING: (&str, &[&str]) = (
@@ -25,8 +27,7 @@ const RFC9421: (&str, &[&str]) = ("rfc9421", &["components", "tag"]);
 pub(super) fn settings(reader: &Reader<'_>) -> Option<Settings> {
     let apps = apps(reader);
     let window = reader.get("window", duration);
-    let remembers = reader.get("nonces", one_of(&[("memory", true), ("off", false)]));
-    let capacity = reader.get("capacity", count);
+    let nonces = nonces(reader);
     let spool = reader.table("spool").map(|spool| (spool.get("memory", size), spool.get("disk", size)));
     let messages = reader.get("scheme", one_of(&[(STRING.0, false), (RFC9421.0, true)]))?;
     let (own, other) = if messages { (RFC9421, STRING) } else { (STRING, RFC9421) };
@@ -38,15 +39,33 @@ pub(super) fn settings(reader: &Reader<'_>) -> Option<Settings> {
         examine_public_keys(reader, &apps);
         SchemeSettings::Rfc9421(profile(reader)?)
     } else {
-        SchemeSettings::String(Box::new(string_scheme(reader, remembers?)?))
+        SchemeSettings::String(Box::new(string_scheme(reader, nonces.as_ref()? != &NonceSettings::Off)?))
     };
-    let nonces = if remembers? { NonceSettings::Memory { capacity: capacity? } } else { NonceSettings::Off };
+    let nonces = nonces?;
     if nonces == NonceSettings::Off {
         let what = "without nonces a signed request can be sent again until its window is over";
         reader.sheet.warn(&reader.span_of("nonces"), what.to_owned());
     }
     let (spool_memory, spool_disk) = spool?;
     Some(Settings { scheme, apps, window: window?, nonces, spool_memory: spool_memory?, spool_disk: spool_disk? })
+}
+
+/// Where nonces are kept.
+fn nonces(reader: &Reader<'_>) -> Option<NonceSettings> {
+    const CHOICE: &str = "write \"memory\", \"off\", \"redis://host:6379\", \"rediss://…\", \"redis+unix:///path\", \
+        \"redis-sentinel://…\" or \"redis-cluster://…\"";
+    let capacity = reader.get("capacity", count);
+    let on_store_down =
+        reader.get("on_store_down", one_of(&[("deny", OnStoreDown::Deny), ("memory", OnStoreDown::Memory)]));
+    let off = |node: &Node<'_>| matches!(node.get_ref(), DeValue::String(word) if word == "off");
+    if reader.node("nonces").is_some_and(off) {
+        return Some(NonceSettings::Off);
+    }
+    let address = store::address(reader, "nonces", CHOICE)?;
+    if matches!(address, Address::PhpFiles(_)) {
+        reader.sheet.fault(reader.span_of("nonces"), "PHP's session files keep no nonces", CHOICE);
+    }
+    Some(NonceSettings::Kept { address, capacity: capacity?, on_store_down: on_store_down? })
 }
 
 /// `keys`: one or two of each app.

@@ -691,16 +691,28 @@ pub(super) static SIGNATURE: Section = Section {
         value("window", DURATION, Default::Value("\"5m\""), "How far a timestamp may be from the clock, either way."),
         value(
             "nonces",
-            "`\"memory\"` or `\"off\"`",
+            "`\"memory\"`, `\"off\"`, or address or secret",
             Default::Value("\"memory\""),
-            "Where spent nonces are remembered. After a start, what was signed before it is refused unless its method is safe, \
-             since it may have been accepted before. `off` asks for none: within the window a request can be sent again.",
+            "Where spent nonces are remembered: in this gateway alone, or in a Redis for all gateways that name it, written as the \
+             `store` of a session check. `off` asks for none: within the window a request can be sent again. Unless its method is \
+             safe, a request may be ahead of the clock by 5 seconds only, and is refused if it was signed before, or up to 5 seconds \
+             after, the gateway (`memory`) or Redis started, or another Redis took its place: it may have been accepted before. \
+             That a server of a cluster was replaced is not noticed. Redis must not evict (`maxmemory-policy noeviction`), and its \
+             user must be allowed `SET` and `INFO`.",
         ),
+        value(
+            "on_store_down",
+            "`\"deny\"` or `\"memory\"`",
+            Default::Value("\"deny\""),
+            "While the Redis of `nonces` cannot be asked or is full: all are refused; or what this gateway remembers decides, as with \
+             `nonces = \"memory\"`, and each gateway may accept a request once.",
+        ),
+        value("ca", PATH, Default::Absent, "Certificates (PEM) that `rediss` believes instead of the system's."),
         value(
             "capacity",
             NUMBER,
             Default::Value("1000000"),
-            "Nonces remembered at once. When there is no room, signed requests are refused.",
+            "Nonces that this gateway remembers at once, those in a Redis too. When there is no room, signed requests are refused.",
         ),
         section("spool", &[&SIGNED_SPOOL], "Room for bodies until they are known to be those that were signed."),
     ]],

@@ -33,14 +33,18 @@ impl Stores {
     }
 }
 
-/// Reads the address under `key`, and the certificates under `ca` that go with it.
-pub(super) fn address(reader: &Reader<'_>, key: &str) -> Option<Address> {
+/// What can be written where any store will do.
+pub(super) const ANY: &str = "write \"memory\", \"redis://host:6379\", \"rediss://…\", \"redis+unix:///path\", \
+    \"redis-sentinel://…\", \"redis-cluster://…\" or \"php-files:/path\"";
+
+/// Reads the address under `key`, and the certificates under `ca` that go with it. `choice` says what it can be.
+pub(super) fn address(reader: &Reader<'_>, key: &str, choice: &str) -> Option<Address> {
     let authorities = reader.given("ca", certificates);
     let ca = match authorities {
         Some(read) => Some(read?),
         None => None,
     };
-    reader.get(key, |value| read(value, ca.clone()))
+    reader.get(key, |value| read(value, ca.clone(), choice))
 }
 
 fn certificates(value: &Value<'_>) -> Option<Vec<u8>> {
@@ -50,7 +54,7 @@ fn certificates(value: &Value<'_>) -> Option<Vec<u8>> {
         .ok()
 }
 
-fn read(value: &Value<'_>, ca: Option<Vec<u8>>) -> Option<Address> {
+fn read(value: &Value<'_>, ca: Option<Vec<u8>>, choice: &str) -> Option<Address> {
     let text = literal_or_secret(value)?;
     let literal = matches!(value.node.get_ref(), DeValue::String(_));
     if literal && RedisAddress::has_password(&text) {
@@ -66,11 +70,7 @@ fn read(value: &Value<'_>, ca: Option<Vec<u8>>) -> Option<Address> {
     }
     if !RedisAddress::is_meant(&text) {
         let shown = if literal { format!("\"{text}\" is") } else { "there is".to_owned() };
-        value.fault(
-            format!("{shown} no address of a store"),
-            "write \"memory\", \"redis://host:6379\", \"rediss://…\", \"redis+unix:///path\", \"redis-sentinel://…\", \
-             \"redis-cluster://…\" or \"php-files:/path\"",
-        );
+        value.fault(format!("{shown} no address of a store"), choice);
         return None;
     }
     RedisAddress::parse(&text, ca).map(Address::Redis).map_err(|fault| value.fault(fault, "")).ok()

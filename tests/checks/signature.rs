@@ -8,10 +8,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::Router;
 use axum::body::Bytes;
 use axum::routing::any;
+use rustix::process::Signal;
 
 use crate::support::gateway::{Gateway, gateway, run};
-use crate::support::temp_dir;
+use crate::support::redis::{Redis, redis, redis_with};
 use crate::support::upstream::{Service, service, upstream};
+use crate::support::{eventually, eventually_within, free_port, temp_dir};
 
 const SECRET: &str = "s3cret";
 
@@ -23,6 +25,8 @@ fn now() -> u64 {
 struct Signed {
     gateway: Gateway,
     calls: Arc<AtomicU64>,
+    /// A second at which gateway and store had begun.
+    started: u64,
     _app: Service,
     _secrets: tempfile::TempDir,
 }
@@ -49,7 +53,24 @@ async fn signed(extra: &str) -> Signed {
         .toml("[[route]]\nname = \"cart\"\npath = \"/cart\"\nlegacy = \"app\"\ncheck = [\"signed\"]\n")
         .start()
         .await;
-    Signed { gateway, calls, _app: app, _secrets: secrets }
+    Signed { gateway, calls, started: now(), _app: app, _secrets: secrets }
+}
+
+impl Signed {
+    /// A timestamp with which an unsafe request cannot have been accepted before gateway and store began.
+    async fn ahead(&self) -> String {
+        eventually("another second", async || (now() > self.started).then(|| (now() + 5).to_string())).await
+    }
+
+    async fn post(&self, target: &str) -> u16 {
+        self.gateway.request("POST", target).send().await.unwrap().status().as_u16()
+    }
+
+    /// Why it refused its first requests.
+    async fn refusals(&self, count: usize) -> Vec<String> {
+        let records = self.gateway.until_records(count).await;
+        records.iter().map(|record| record["refused"].as_str().unwrap_or_default().to_owned()).collect()
+    }
 }
 
 /// Has a script of another language print a signed target.
@@ -138,7 +159,7 @@ async fn a_body_is_known_to_be_the_signed_one_before_a_side_sees_it() {
             &["-c", "import hashlib,sys; print(hashlib.sha256(b'x'*int(sys.argv[1])).hexdigest())", &size.to_string()],
         );
         // Dated ahead: what was signed before the gateway started could have been accepted by another.
-        let fields = [format!("timestamp={}", now() + 5), format!("body_sha256={digest}")];
+        let fields = [format!("timestamp={}", edge.ahead().await), format!("body_sha256={digest}")];
         let target = by_python(nonce, &[&fields[0], &fields[1]]);
         let sent = async |body: String| {
             let answer =
@@ -156,7 +177,7 @@ async fn a_body_is_known_to_be_the_signed_one_before_a_side_sees_it() {
 async fn parameters_of_a_form_are_signed_with_those_of_the_query() {
     let edge = signed("").await;
     let Signed { gateway, .. } = &edge;
-    let target = by_python("n-1", &[&format!("timestamp={}", now() + 5)]);
+    let target = by_python("n-1", &[&format!("timestamp={}", edge.ahead().await)]);
     let (path, query) = target.split_once('?').unwrap();
     let (query, form) = query.split_once("&sku=").unwrap();
     let post = async |form: &str| {
@@ -178,6 +199,153 @@ async fn what_was_signed_before_the_start_is_not_accepted_again_by_an_unsafe_met
     assert_eq!(gateway.until_records(1).await[0]["refused"], "restarted");
 }
 
+fn in_redis(redis: &Redis) -> String {
+    format!("nonces = \"redis://{}\"", redis.address())
+}
+
+#[tokio::test]
+async fn one_request_sent_a_thousand_times_through_two_gateways_on_one_redis_is_accepted_once() {
+    let redis = redis().await;
+    let (one, other) = (signed(&in_redis(&redis)).await, signed(&in_redis(&redis)).await);
+    // Connected to: opening a connection may take longer than an operation waits for it.
+    for edge in [&one, &other] {
+        until_the_store_answers(edge).await;
+    }
+    let target = by_python("n-1", &[&format!("timestamp={}", other.ahead().await)]);
+    let asked = (0..1000).map(|n| if n % 2 == 0 { one.post(&target) } else { other.post(&target) });
+    let answers = futures_util::future::join_all(asked).await;
+    let accepted = answers.iter().filter(|status| **status == 200).count();
+    assert_eq!((accepted, answers.iter().filter(|status| **status >= 500).count()), (1, 0), "of {}", answers.len());
+    let store = [("check", "signed"), ("result", "done")];
+    one.gateway.until_metric("strangler_check_store_operations_total", &store, 500.0).await;
+}
+
+async fn until_the_store_answers(edge: &Signed) {
+    let nonce = std::cell::Cell::new(0);
+    eventually_within(std::time::Duration::from_secs(5), "the store answers", async || {
+        nonce.set(nonce.get() + 1);
+        let target = by_python(&format!("{}-{}", edge.gateway.address(), nonce.get()), &[]);
+        (edge.gateway.ask(&target).await.0 == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gateway_killed_and_started_again_accepts_nothing_twice() {
+    let redis = redis().await;
+    for (nonces, reason) in [(String::new(), "restarted"), (in_redis(&redis), "replay")] {
+        let mut edge = signed(&nonces).await;
+        until_the_store_answers(&edge).await;
+        let ahead = by_python("ahead", &[&format!("timestamp={}", edge.ahead().await)]);
+        assert_eq!(edge.post(&ahead).await, 200);
+        // Dated as it should be, it is accepted once the start is longer ago than a date may be ahead.
+        eventually_within(std::time::Duration::from_secs(10), "an unsafe request of this second", async || {
+            let target = by_python(&format!("now-{}", now()), &[]);
+            (edge.post(&target).await == 200).then_some(())
+        })
+        .await;
+        edge.gateway.signal(Signal::KILL);
+        edge.gateway.end(std::time::Duration::from_secs(5)).await;
+        let again = signed(&nonces).await;
+        if !nonces.is_empty() {
+            until_the_store_answers(&again).await;
+        }
+        assert_eq!(again.post(&ahead).await, 401, "{nonces}");
+        assert_eq!(again.refusals(1).await.last().unwrap(), reason);
+    }
+}
+
+#[tokio::test]
+async fn what_a_redis_forgot_that_was_killed_is_not_accepted_again() {
+    let dir = temp_dir("redis");
+    let socket = dir.path().join("redis.sock").display().to_string();
+    let start = async || redis_with(&["--unixsocket", &socket]).await;
+    let redis = start().await;
+    let nonces = format!("nonces = \"redis+unix://{socket}\"");
+    let (one, other) = (signed(&nonces).await, signed(&nonces).await);
+    for edge in [&one, &other] {
+        until_the_store_answers(edge).await;
+    }
+    let mut ahead = Vec::new();
+    for nonce in ["a", "b", "c"] {
+        ahead.push(by_python(nonce, &[&format!("timestamp={}", other.ahead().await)]));
+        assert_eq!((one.post(&ahead[ahead.len() - 1]).await, other.post(&ahead[ahead.len() - 1]).await), (200, 401));
+    }
+    drop(redis);
+    assert_eq!(other.post(&ahead[0]).await, 503, "nobody can say");
+    let redis = start().await;
+    assert_eq!(redis.command(&["DBSIZE"]).trim(), "0");
+    for (edge, target) in [&one, &other, &signed(&nonces).await].into_iter().zip(&ahead) {
+        until_the_store_answers(edge).await;
+        for _ in 0..3 {
+            assert_eq!(edge.post(target).await, 401);
+        }
+        // The empty Redis would have let it pass.
+        let restarted = [("check", "signed"), ("reason", "restarted")];
+        edge.gateway.until_metric("strangler_check_refused_total", &restarted, 1.0).await;
+    }
+}
+
+#[tokio::test]
+async fn bad_signatures_write_nothing_and_a_full_redis_accepts_nothing() {
+    let redis = redis().await;
+    let edge = signed(&in_redis(&redis)).await;
+    let good = by_python("n-1", &[]);
+    let forged = good.replace("sku=A", "sku=B");
+    for answer in futures_util::future::join_all((0..100).map(|_| edge.gateway.ask(&forged))).await {
+        assert_eq!(answer.0, 401);
+    }
+    assert_eq!(redis.command(&["DBSIZE"]).trim(), "0");
+    until_the_store_answers(&edge).await;
+    let key = redis.command(&["KEYS", "strangler:nonce:*"]).lines().next().unwrap().to_owned();
+    let left: u64 = redis.command(&["PTTL", &key]).trim().parse().unwrap();
+    assert!(key.len() == "strangler:nonce:".len() + 32 && (600_000..=660_000).contains(&left), "{key} {left}");
+
+    redis.command(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    redis.command(&["CONFIG", "SET", "maxmemory", "1mb"]);
+    eventually("it is full", async || {
+        let key = format!("filler-{}", redis.command(&["DBSIZE"]).trim());
+        redis.command(&["SET", &key, &"x".repeat(65536)]).contains("OOM").then_some(())
+    })
+    .await;
+    assert_eq!(edge.gateway.ask(&good).await.0, 503);
+    redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(edge.gateway.ask(&good).await.0, 200, "it was not spent");
+    assert_eq!(edge.gateway.ask(&good).await.0, 401);
+}
+
+#[tokio::test]
+async fn without_its_redis_a_gateway_decides_alone_where_it_may() {
+    let redis = redis().await;
+    let edge = signed(&format!("{}\non_store_down = \"memory\"", in_redis(&redis))).await;
+    until_the_store_answers(&edge).await;
+    let (before, after) = (by_python("n-1", &[]), by_python("n-2", &[]));
+    assert_eq!(edge.gateway.ask(&before).await.0, 200);
+    drop(redis);
+    let mut answers = Vec::new();
+    for target in [&before, &after, &after] {
+        answers.push(edge.gateway.ask(target).await.0);
+    }
+    assert_eq!(answers, [401, 200, 401]);
+}
+
+#[test]
+fn a_probe_tries_the_stores_of_nonces() {
+    let dir = temp_dir("probe");
+    let absent = free_port();
+    std::fs::write(dir.path().join("key"), SECRET).unwrap();
+    let text = format!(
+        "[listen]\nhttp = \"127.0.0.1:0\"\n[upstream.app]\nhttp = \"http://127.0.0.1:1\"\n\
+         [check.signed]\nkind = \"signature\"\nkeys = {{ shop-app = {{ file = \"key\" }} }}\n\
+         nonces = \"redis://127.0.0.1:{absent}\"\n\
+         [[route]]\npath = \"/\"\nlegacy = \"app\"\ncheck = [\"signed\"]\n"
+    );
+    std::fs::write(dir.path().join("routes.toml"), text).unwrap();
+    let (code, out, _) = run(&["check", "--probe"], dir.path());
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains(&format!("check signed: redis://127.0.0.1:{absent} cannot be reached")), "{out}");
+}
+
 // curl is waited for on this thread; the side it asks needs another.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_sign_makes_requests_that_the_gateway_accepts() {
@@ -195,7 +363,7 @@ async fn the_command_sign_makes_requests_that_the_gateway_accepts() {
     assert!(json["string"].as_str().unwrap().starts_with("GET\n/cart\napp=shop-app&nonce="), "{json}");
     assert_eq!(reqwest::get(json["url"].as_str().unwrap()).await.unwrap().status().as_u16(), 200);
 
-    let ahead = (now() + 5).to_string();
+    let ahead = edge.ahead().await;
     let text =
         signed(&["signed", "POST", &gateway.url("/cart"), "-d", "it's=1", "--timestamp", &ahead, "--nonce", "n-1"]);
     assert!(

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::http::header::{CONTENT_TYPE, HOST};
-use ::http::{HeaderMap, HeaderName, Method, Uri, request};
+use ::http::{HeaderMap, HeaderName, Uri, request};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest;
@@ -31,13 +31,15 @@ use tokio::time::timeout_at;
 use self::algorithm::{Mac, hex};
 pub(crate) use self::keys::{Apps, KeySettings, KeyUses, Secret};
 use self::keys::{KeyFault, MacKeys, Named};
-use self::nonce::{Memory, Spent, mark};
+pub(crate) use self::nonce::OnStoreDown;
+use self::nonce::{Nonces, Spending, mark};
 use self::parameters::Ambiguous;
 use self::rfc9421::{ContentDigest, Message, MessageKeys};
 pub(crate) use self::rfc9421::{Profile, key_fault};
 pub(crate) use self::string::StringScheme;
 use self::string::{Claim, Digest, View};
-use super::{Identity, Refused, Subject, Verdict};
+use super::store::Address;
+use super::{Identity, Refused, Store, Subject, Verdict};
 use crate::http::{Answer, BodyFault, Client};
 use crate::spool::{Disk, Fault, Spooled};
 
@@ -66,12 +68,12 @@ pub(crate) enum SchemeSettings {
 }
 
 /// Where spent nonces are remembered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NonceSettings {
     /// Nowhere: none is asked for, and a request can be sent again within its window.
     Off,
-    /// In this process.
-    Memory { capacity: usize },
+    /// In this process, up to `capacity`; and in a store, if the address is that of one.
+    Kept { address: Address, capacity: usize, on_store_down: OnStoreDown },
 }
 
 /// The step at which a request failed.
@@ -97,12 +99,14 @@ pub(crate) enum Step {
     Stale,
     /// Signed in the future.
     Future,
-    /// Signed before this process began to remember nonces.
+    /// Signed before this process, or the store, can have known all nonces.
     Restarted,
     /// Accepted before.
     Replay,
     /// No room to remember another nonce.
     NoncesFull,
+    /// The store of nonces gives no answer, or takes nothing more.
+    StoreDown,
 }
 
 impl Step {
@@ -122,14 +126,16 @@ impl Step {
             Self::Restarted => "restarted",
             Self::Replay => "replay",
             Self::NoncesFull => "nonces_full",
+            Self::StoreDown => "store_down",
         }
     }
 }
 
 impl From<Step> for Refused {
-    /// One answer for all of them.
+    /// One answer for all that is wrong with a request; that a store is down is no fault of its client's.
     fn from(step: Step) -> Self {
-        Self::new(Answer::SignatureRefused, step.reason())
+        let answer = if step == Step::StoreDown { Answer::CheckUnavailable } else { Answer::SignatureRefused };
+        Self::new(answer, step.reason())
     }
 }
 
@@ -168,7 +174,7 @@ pub(crate) struct Signature {
     settings: Settings,
     scheme: Scheme,
     uses: KeyUses,
-    nonces: Option<Arc<Memory>>,
+    nonces: Option<Nonces>,
     disk: Arc<Disk>,
 }
 
@@ -181,8 +187,8 @@ struct Good<'s> {
 }
 
 impl Signature {
-    /// A check by these settings. What `running` remembers of nonces and uses goes on.
-    pub(crate) fn new(settings: Settings, running: Option<&Self>) -> Self {
+    /// A check by these settings, with the store that they name. What `running` remembers of nonces and uses goes on.
+    pub(crate) fn new(settings: Settings, store: Option<Store>, running: Option<&Self>) -> Self {
         let mut uses = KeyUses::new();
         let counted = running.map(|running| &running.uses);
         let scheme = match &settings.scheme {
@@ -194,13 +200,12 @@ impl Signature {
                 Scheme::Rfc9421(profile.clone(), MessageKeys::new(&settings.apps, counted, &mut uses))
             }
         };
-        // A wider window accepts what the old one was free to forget.
-        let same =
-            running.filter(|old| old.settings.nonces == settings.nonces && old.settings.window >= settings.window);
-        let nonces = match (settings.nonces, same.and_then(|old| old.nonces.clone())) {
-            (NonceSettings::Off, _) => None,
-            (_, Some(known)) => Some(known),
-            (NonceSettings::Memory { capacity }, None) => Some(Arc::new(Memory::new(capacity, now()))),
+        let nonces = match settings.nonces {
+            NonceSettings::Off => None,
+            NonceSettings::Kept { capacity, on_store_down, .. } => {
+                let known = running.and_then(|old| old.nonces.as_ref());
+                Some(Nonces::new(capacity, store, on_store_down, settings.window, known))
+            }
         };
         let disk = match running {
             Some(old) if old.settings.spool_disk == settings.spool_disk => Arc::clone(&old.disk),
@@ -211,6 +216,11 @@ impl Signature {
 
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Where nonces are kept for all gateways, if they are.
+    pub(crate) fn store(&self) -> Option<&Store> {
+        self.nonces.as_ref()?.store()
     }
 
     /// How often each key opened a signature, by its id.
@@ -232,7 +242,10 @@ impl Signature {
             Scheme::String(scheme, keys) => self.by_string(scheme, keys, subject, &body).await?,
             Scheme::Rfc9421(profile, keys) => self.by_message(profile, keys, subject, &body).await?,
         };
-        self.spend(&good, &subject.head.method)?;
+        if let Some(nonces) = &self.nonces {
+            let safe = subject.head.method.is_safe();
+            nonces.spend(Spending { mark: mark(&good.key.id, &good.nonce), timestamp: good.timestamp, safe }).await?;
+        }
         good.key.uses.add();
         // An id that no header can carry was none of the file's.
         Ok(Identity::new(None, None, [(&X_STRANGLER_APP, &*good.app)]).ok())
@@ -325,21 +338,6 @@ impl Signature {
             return Err(Step::Stale);
         }
         if timestamp > now.saturating_add(window) { Err(Step::Future) } else { Ok(()) }
-    }
-
-    /// Spends the nonce of a request that is good in every other way.
-    fn spend(&self, good: &Good<'_>, method: &Method) -> Result<(), Step> {
-        let Some(nonces) = &self.nonces else { return Ok(()) };
-        if !method.is_safe() && !nonces.knows_all_since(good.timestamp) {
-            return Err(Step::Restarted);
-        }
-        let until = good.timestamp.saturating_add(self.settings.window.as_secs());
-        match nonces.spend(mark(&good.key.id, &good.nonce), until, now()) {
-            Spent::Now => Ok(()),
-            Spent::Before => Err(Step::Replay),
-            Spent::Forgotten => Err(Step::Stale),
-            Spent::Full => Err(Step::NoncesFull),
-        }
     }
 }
 
@@ -553,7 +551,11 @@ async fn digest_of(algorithm: &'static digest::Algorithm, body: &Spooled) -> Res
 
 /// Seconds since 1970.
 pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    seconds(SystemTime::now())
+}
+
+fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

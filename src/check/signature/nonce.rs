@@ -2,14 +2,34 @@
 //!
 //! A nonce is kept until its request's timestamp is too old to be accepted, and never forgotten
 //! before: when there is no room for another one, signed requests are refused. Only a request whose
-//! signature holds gets here, so strangers can fill nothing. What is in memory does not survive the
-//! process: [`Memory::knows_all_since`] says from when on this store can vouch for a nonce.
+//! signature holds gets here, so strangers can fill nothing. [`Memory`] is always there; a store, if
+//! there is one, is asked first and decides between gateways, and what it lets pass is remembered
+//! here as well, so that a store that lost something cannot make this process accept it again.
+//!
+//! What neither can know is what was accepted before the one that decides began, or lost what it
+//! had. An unsafe request may therefore be dated ahead of the clock by no more than [`LEAD`], and is
+//! refused unless it is dated later than that moment by more than `LEAD`: whatever was accepted
+//! before it is not. A safe request may be repeated then, as the word says.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ring::digest::{Context, SHA256};
+
+use super::algorithm::hex;
+use super::{Step, now, seconds};
+use crate::check::Store;
+
+/// Seconds that an unsafe request may be ahead of the clock. For as long unsafe requests of a client whose clock
+/// is right are refused after a start or a failover.
+pub(super) const LEAD: u64 = 5;
+/// A store keeps nonces for longer than a request can be good, by what clocks of gateways may differ.
+const SPARE: Duration = Duration::from_secs(60);
+/// What comes before a nonce in a store.
+const PREFIX: &str = "strangler:nonce:";
 
 /// A power of two, so that workers seldom meet.
 const SHARDS: usize = 32;
@@ -35,7 +55,7 @@ pub(super) enum Spent {
 pub(super) struct Memory {
     shards: [Mutex<Shard>; SHARDS],
     /// Marks that one shard may hold.
-    most: usize,
+    most: AtomicUsize,
     /// When the process began to remember, in seconds since 1970.
     since: u64,
 }
@@ -43,9 +63,97 @@ pub(super) struct Memory {
 #[derive(Debug, Default)]
 struct Shard {
     marks: HashSet<Mark>,
-    ends: BinaryHeap<Reverse<(u64, Mark)>>,
-    /// Everything that ended before this second has been forgotten.
+    /// By the timestamps of their requests.
+    oldest: BinaryHeap<Reverse<(u64, Mark)>>,
+    /// Something with a timestamp before this one has been forgotten.
     forgotten: u64,
+}
+
+/// What a request is spent by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spending {
+    pub(super) mark: Mark,
+    pub(super) timestamp: u64,
+    /// Its method is a safe one.
+    pub(super) safe: bool,
+}
+
+/// What is done while the store cannot be asked, or takes nothing more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnStoreDown {
+    /// All are refused.
+    Deny,
+    /// What this process remembers decides.
+    Memory,
+}
+
+/// Nonces that have been spent, wherever they are kept.
+#[derive(Debug)]
+pub(super) struct Nonces {
+    memory: Arc<Memory>,
+    store: Option<Store>,
+    on_store_down: OnStoreDown,
+    window: u64,
+    /// The store was asked for nothing before this second: it took the place of another one.
+    asked_since: u64,
+}
+
+impl Nonces {
+    /// What `running` remembers goes on, whatever has changed.
+    pub(super) fn new(
+        capacity: usize,
+        store: Option<Store>,
+        on_store_down: OnStoreDown,
+        window: Duration,
+        running: Option<&Self>,
+    ) -> Self {
+        let memory = running.map_or_else(|| Arc::new(Memory::new(capacity, now())), |old| Arc::clone(&old.memory));
+        memory.resize(capacity);
+        let address = |store: &Store| store.backend().address().clone();
+        let asked_since = match running {
+            Some(old) if old.store.as_ref().map(address) == store.as_ref().map(address) => old.asked_since,
+            Some(_) => now(),
+            None => 0,
+        };
+        Self { memory, store, on_store_down, window: window.as_secs(), asked_since }
+    }
+
+    pub(super) fn store(&self) -> Option<&Store> {
+        self.store.as_ref()
+    }
+
+    /// Spends the nonce of a request that is good in every other way.
+    pub(super) async fn spend(&self, spending: Spending) -> Result<(), Step> {
+        let Spending { mark, timestamp, safe } = spending;
+        if !safe && timestamp > now().saturating_add(LEAD) {
+            return Err(Step::Future);
+        }
+        let whole_since = self.spend_in_store(mark).await?;
+        // Asked after the store has answered: only then is it known which one did.
+        if !safe && timestamp <= whole_since.saturating_add(LEAD) {
+            return Err(Step::Restarted);
+        }
+        match self.memory.spend(mark, timestamp, self.window, now()) {
+            Spent::Now => Ok(()),
+            Spent::Before => Err(Step::Replay),
+            Spent::Forgotten => Err(Step::Stale),
+            Spent::Full => Err(Step::NoncesFull),
+        }
+    }
+
+    /// Spends it for all gateways, and says since when whoever decided has known all that was accepted.
+    async fn spend_in_store(&self, mark: Mark) -> Result<u64, Step> {
+        let Some(store) = &self.store else { return Ok(self.memory.since) };
+        let key = format!("{PREFIX}{}", hex(&mark.to_be_bytes()));
+        // Good until the window is over, from a timestamp that is ahead by as much.
+        let ttl = Duration::from_secs(self.window.saturating_mul(2)).saturating_add(SPARE);
+        match (store.set_if_absent(&key, ttl).await, self.on_store_down) {
+            (Ok(true), _) => Ok(seconds(store.whole_since()).max(self.asked_since)),
+            (Ok(false), _) => Err(Step::Replay),
+            (Err(_), OnStoreDown::Memory) => Ok(self.memory.since),
+            (Err(_), OnStoreDown::Deny) => Err(Step::StoreDown),
+        }
+    }
 }
 
 /// The nonce of a key. Lengths keep the two apart.
@@ -61,21 +169,21 @@ pub(super) fn mark(key: &str, nonce: &[u8]) -> Mark {
 impl Memory {
     /// Room for `capacity` nonces; it begins to remember at `now`.
     pub(super) fn new(capacity: usize, now: u64) -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::default()), most: capacity.div_ceil(SHARDS), since: now }
+        Self { shards: std::array::from_fn(|_| Mutex::default()), most: most(capacity).into(), since: now }
     }
 
-    /// Whether every nonce of that timestamp would have been seen by this store: what another process
-    /// accepted before this one began is not known here.
-    pub(super) fn knows_all_since(&self, timestamp: u64) -> bool {
-        timestamp > self.since
+    /// Room for so many from now on; what is there stays.
+    fn resize(&self, capacity: usize) {
+        self.most.store(most(capacity), Ordering::Relaxed);
     }
 
-    /// Spends a nonce whose request is acceptable up to and including `until`.
-    pub(super) fn spend(&self, mark: Mark, until: u64, now: u64) -> Spent {
+    /// Spends a nonce whose request is acceptable for `window` seconds after its timestamp.
+    pub(super) fn spend(&self, mark: Mark, timestamp: u64, window: u64, now: u64) -> Spent {
         let index = usize::try_from(mark % SHARDS as Mark).unwrap_or(0);
         let Some(shard) = self.shards.get(index) else { return Spent::Full };
         // Held for a few instructions, and shared with one in thirty-two others.
-        shard.lock().unwrap_or_else(PoisonError::into_inner).spend(mark, until, now, self.most)
+        let most = self.most.load(Ordering::Relaxed);
+        shard.lock().unwrap_or_else(PoisonError::into_inner).spend(mark, timestamp, now.saturating_sub(window), most)
     }
 
     #[cfg(test)]
@@ -84,25 +192,30 @@ impl Memory {
     }
 }
 
+fn most(capacity: usize) -> usize {
+    capacity.div_ceil(SHARDS)
+}
+
 impl Shard {
-    fn spend(&mut self, mark: Mark, until: u64, now: u64, most: usize) -> Spent {
-        while let Some(Reverse((end, old))) = self.ends.peek().copied().filter(|Reverse((end, _))| *end < now) {
-            self.ends.pop();
+    /// Forgets what is older than `since`, and spends.
+    fn spend(&mut self, mark: Mark, timestamp: u64, since: u64, most: usize) -> Spent {
+        while let Some(Reverse((at, old))) = self.oldest.peek().copied().filter(|Reverse((at, _))| *at < since) {
+            self.oldest.pop();
             self.marks.remove(&old);
-            self.forgotten = self.forgotten.max(end + 1);
+            self.forgotten = self.forgotten.max(at.saturating_add(1));
         }
         if self.marks.contains(&mark) {
             return Spent::Before;
         }
-        // A clock that was set back would otherwise revive what it had outlived.
-        if until < self.forgotten {
+        // A clock that was set back, or a window that grew, would otherwise revive what had been outlived.
+        if timestamp < self.forgotten {
             return Spent::Forgotten;
         }
         if self.marks.len() >= most {
             return Spent::Full;
         }
         self.marks.insert(mark);
-        self.ends.push(Reverse((until, mark)));
+        self.oldest.push(Reverse((timestamp, mark)));
         Spent::Now
     }
 }
@@ -115,10 +228,10 @@ mod tests {
     fn a_nonce_is_spent_once_and_may_come_back_when_its_time_is_over() {
         let nonces = Memory::new(1000, 0);
         let nonce = mark("shop-app", b"n-1");
-        assert_eq!(nonces.spend(nonce, 400, 100), Spent::Now);
-        assert_eq!(nonces.spend(nonce, 400, 100), Spent::Before);
-        assert_eq!(nonces.spend(nonce, 700, 400), Spent::Before);
-        assert_eq!(nonces.spend(nonce, 701, 401), Spent::Now);
+        assert_eq!(nonces.spend(nonce, 100, 300, 100), Spent::Now);
+        assert_eq!(nonces.spend(nonce, 100, 300, 100), Spent::Before);
+        assert_eq!(nonces.spend(nonce, 400, 300, 400), Spent::Before);
+        assert_eq!(nonces.spend(nonce, 401, 300, 401), Spent::Now);
         assert_eq!(nonces.len(), 1);
     }
 
@@ -132,20 +245,20 @@ mod tests {
     fn a_full_store_refuses_and_forgets_nothing() {
         let nonces = Memory::new(SHARDS, 0);
         let marks = || (0..SHARDS as Mark).chain(SHARDS as Mark..2 * SHARDS as Mark);
-        let first: Vec<_> = marks().map(|mark| nonces.spend(mark, 400, 100)).collect();
+        let first: Vec<_> = marks().map(|mark| nonces.spend(mark, 100, 300, 100)).collect();
         assert_eq!(first.iter().filter(|spent| **spent == Spent::Now).count(), SHARDS);
         assert_eq!(first.iter().filter(|spent| **spent == Spent::Full).count(), SHARDS);
-        assert!((0..SHARDS as Mark).all(|mark| nonces.spend(mark, 400, 100) == Spent::Before));
-        assert_eq!(nonces.spend(SHARDS as Mark, 800, 401), Spent::Now);
+        assert!((0..SHARDS as Mark).all(|mark| nonces.spend(mark, 100, 300, 100) == Spent::Before));
+        assert_eq!(nonces.spend(SHARDS as Mark, 500, 300, 401), Spent::Now);
     }
 
     #[test]
     fn a_clock_set_back_revives_nothing() {
         let nonces = Memory::new(1000, 0);
-        assert_eq!(nonces.spend(0, 400, 100), Spent::Now);
+        assert_eq!(nonces.spend(0, 100, 300, 100), Spent::Now);
         // An hour ahead, and back.
-        assert_eq!(nonces.spend(SHARDS as Mark, 4400, 4000), Spent::Now);
-        assert_eq!(nonces.spend(0, 400, 100), Spent::Forgotten);
+        assert_eq!(nonces.spend(SHARDS as Mark, 4100, 300, 4000), Spent::Now);
+        assert_eq!(nonces.spend(0, 100, 300, 100), Spent::Forgotten);
     }
 
     #[test]
@@ -153,7 +266,7 @@ mod tests {
         let nonces = Memory::new(1000, 0);
         let spent = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| (0..125).filter(|_| nonces.spend(7, 400, 100) == Spent::Now).count()))
+                .map(|_| scope.spawn(|| (0..125).filter(|_| nonces.spend(7, 100, 300, 100) == Spent::Now).count()))
                 .collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
         });
@@ -161,8 +274,12 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_vouches_only_for_what_came_after_it() {
-        let nonces = Memory::new(10, 100);
-        assert!(!nonces.knows_all_since(99) && !nonces.knows_all_since(100) && nonces.knows_all_since(101));
+    fn a_window_that_grows_revives_nothing_and_keeps_what_is_left_for_longer() {
+        let nonces = Memory::new(1000, 0);
+        assert_eq!(nonces.spend(0, 100, 300, 100), Spent::Now);
+        assert_eq!(nonces.spend(SHARDS as Mark, 200, 300, 200), Spent::Now);
+        assert_eq!(nonces.spend(2 * SHARDS as Mark, 401, 300, 401), Spent::Now, "the first is forgotten");
+        assert_eq!(nonces.spend(0, 100, 600, 402), Spent::Forgotten);
+        assert_eq!(nonces.spend(SHARDS as Mark, 200, 600, 600), Spent::Before);
     }
 }

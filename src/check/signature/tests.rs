@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use ::http::Request;
+use ::http::{Method, Request};
 
 use super::algorithm::Algorithm;
 use super::keys::tests::key;
@@ -23,7 +23,7 @@ fn settings(apps: &[(&str, &str)]) -> Settings {
         })),
         apps: apps.iter().map(|(app, secret)| ((*app).to_owned(), vec![key(secret, None)])).collect(),
         window: Duration::from_secs(300),
-        nonces: NonceSettings::Memory { capacity: 1000 },
+        nonces: NonceSettings::Kept { address: Address::Memory, capacity: 1000, on_store_down: OnStoreDown::Deny },
         spool_memory: 1 << 10,
         spool_disk: 1 << 20,
     }
@@ -62,7 +62,7 @@ async fn examined(check: &Signature, head: &request::Parts) -> Option<&'static s
 
 #[tokio::test]
 async fn the_published_vector_is_signed_as_published() {
-    let check = Signature::new(settings(&[("shop-app", "s3cret")]), None);
+    let check = Signature::new(settings(&[("shop-app", "s3cret")]), None, None);
     let signed = check.sign(unsigned("/cart?sku=A%201%2Fb", 1_700_000_000, "n-1")).unwrap();
     assert_eq!(signed.string, b"app=shop-app&nonce=n-1&sku=A 1/b&timestamp=1700000000");
     assert_eq!(signed.signature, "7794e3a1cb6a96955d3834bac756abc400774997c40a170234d93cda4db1d301");
@@ -71,7 +71,7 @@ async fn the_published_vector_is_signed_as_published() {
 
 #[tokio::test]
 async fn each_step_that_fails_has_its_own_reason_and_all_have_one_answer() {
-    let check = Signature::new(settings(&[("shop-app", "s3cret"), ("till", "t")]), None);
+    let check = Signature::new(settings(&[("shop-app", "s3cret"), ("till", "t")]), None, None);
     let signed = |timestamp, nonce| check.sign(unsigned("/cart?sku=1", timestamp, nonce)).unwrap().head;
     let changed = |head: &request::Parts, from: &str, to: &str| {
         let mut head = head.clone();
@@ -93,39 +93,60 @@ async fn each_step_that_fails_has_its_own_reason_and_all_have_one_answer() {
     assert_eq!(check.uses().collect::<Vec<_>>(), [("shop-app", 1), ("till", 0)]);
 }
 
-#[tokio::test]
-async fn an_unsafe_request_signed_before_the_start_is_refused() {
-    let check = Signature::new(settings(&[("shop-app", "s3cret")]), None);
-    let sent = |method: Method, timestamp, nonce| {
-        let mut head = check.sign(unsigned("/cart", timestamp, nonce)).unwrap().head;
-        head.method = method;
-        head
-    };
-    assert_eq!(examined(&check, &sent(Method::POST, now() - 1, "n-1")).await, Some("restarted"));
-    assert_eq!(examined(&check, &sent(Method::GET, now() - 1, "n-2")).await, None);
-    assert_eq!(examined(&check, &sent(Method::POST, now() + 5, "n-3")).await, None);
+/// Waits until a second has begun that none of what was signed so far is of.
+async fn another_second() -> u64 {
+    let before = now();
+    while now() == before {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    now()
+}
+
+fn posted(check: &Signature, timestamp: u64, nonce: &str) -> request::Parts {
+    let mut head = check.sign(unsigned("/cart", timestamp, nonce)).unwrap().head;
+    head.method = Method::POST;
+    head
 }
 
 #[tokio::test]
-async fn spent_nonces_outlive_an_exchange_of_keys() {
-    let before = Signature::new(settings(&[("shop-app", "s3cret")]), None);
-    let head = before.sign(unsigned("/cart", now() + 5, "n-1")).unwrap().head;
-    assert_eq!(examined(&before, &head).await, None);
-    let after = Signature::new(settings(&[("shop-app", "s3cret"), ("till", "t")]), Some(&before));
-    assert_eq!(examined(&after, &head).await, Some("replay"));
-    // A wider window would accept what was forgotten: it begins anew, and refuses what is older.
-    let mut wider = settings(&[("shop-app", "s3cret")]);
+async fn an_unsafe_request_that_could_have_been_accepted_before_the_start_is_refused() {
+    let check = Signature::new(settings(&[("shop-app", "s3cret")]), None, None);
+    let started = now();
+    let got = check.sign(unsigned("/cart", started - 1, "n-2")).unwrap().head;
+    assert_eq!(examined(&check, &got).await, None);
+    // A gateway that ended this very second would have accepted these.
+    for ahead in [0, nonce::LEAD] {
+        assert_eq!(examined(&check, &posted(&check, started + ahead, "n-1")).await, Some("restarted"), "{ahead}");
+    }
+    let later = another_second().await;
+    assert_eq!(examined(&check, &posted(&check, later + nonce::LEAD + 2, "n-3")).await, Some("future"));
+    assert_eq!(examined(&check, &posted(&check, later + nonce::LEAD, "n-4")).await, None);
+    assert_eq!(examined(&check, &posted(&check, later + nonce::LEAD, "n-4")).await, Some("replay"));
+}
+
+#[tokio::test]
+async fn spent_nonces_outlive_every_change_of_the_settings() {
+    let mut running = Signature::new(settings(&[("shop-app", "s3cret")]), None, None);
+    let ahead = another_second().await + nonce::LEAD;
+    let head = posted(&running, ahead, "n-1");
+    assert_eq!(examined(&running, &head).await, None);
+    let mut wider = settings(&[("shop-app", "s3cret"), ("till", "t")]);
     wider.window = Duration::from_secs(600);
-    let mut posted = before.sign(unsigned("/cart", now() - 1, "n-2")).unwrap().head;
-    posted.method = Method::POST;
-    assert_eq!(examined(&Signature::new(wider, Some(&after)), &posted).await, Some("restarted"));
+    let mut roomier = wider.clone();
+    roomier.nonces =
+        NonceSettings::Kept { address: Address::Memory, capacity: 9000, on_store_down: OnStoreDown::Memory };
+    for (n, changed) in [wider, roomier, settings(&[("shop-app", "s3cret")])].into_iter().enumerate() {
+        running = Signature::new(changed, None, Some(&running));
+        assert_eq!(examined(&running, &head).await, Some("replay"), "{n}");
+        assert_eq!(examined(&running, &posted(&running, ahead, &format!("m-{n}"))).await, None, "no start anew: {n}");
+    }
 }
 
 #[tokio::test]
 async fn a_message_signature_made_here_is_accepted_here_once() {
     let mut settings = settings(&[("shop-app", "s3cret")]);
     settings.scheme = SchemeSettings::Rfc9421(Profile { components: Vec::new(), tag: Some("shop".to_owned()) });
-    let check = Signature::new(settings, None);
+    let check = Signature::new(settings, None, None);
     let signed = check.sign(unsigned("/cart?b=1", now(), "n-1")).unwrap();
     assert!(
         signed

@@ -76,7 +76,7 @@ pub(crate) struct Backend {
 #[derive(Debug)]
 enum Kind {
     Memory(Memory),
-    Redis(Redis),
+    Redis(Box<Redis>),
     PhpFiles,
 }
 
@@ -91,7 +91,7 @@ impl Backend {
     pub(crate) fn new(address: Address) -> Self {
         let kind = match &address {
             Address::Memory => Kind::Memory(Memory::default()),
-            Address::Redis(address) => Kind::Redis(Redis::new(address.clone())),
+            Address::Redis(address) => Kind::Redis(Box::new(Redis::new(address.clone()))),
             Address::PhpFiles(_) => Kind::PhpFiles,
         };
         Self { address, kind, in_flight: ThreadLocal::new(), made: SystemTime::now() }

@@ -50,6 +50,8 @@ struct Worker {
     link: Option<Shared<Link>>,
     /// Tells this link apart from those before it.
     number: u64,
+    /// The last link whose server has been taken note of.
+    met: u64,
     silences: u32,
 }
 
@@ -161,7 +163,10 @@ impl Redis {
             self.give_up(number);
             return Err(Failed::Error);
         };
-        self.met(server);
+        // Once for each link: what it leads to does not change.
+        if self.worker(|worker| std::mem::replace(&mut worker.met, number)) != number {
+            self.met(server);
+        }
         match command.query_async(&mut connection).await {
             Ok(value) => {
                 self.worker(|worker| worker.silences = 0);
@@ -317,13 +322,15 @@ fn client(info: redis::ConnectionInfo, address: &RedisAddress) -> RedisResult<Cl
 /// Asks a server who it is. One that may not say is taken for another one each time.
 async fn server(connection: &MultiplexedConnection) -> Option<Server> {
     let now = SystemTime::now();
-    let info: RedisResult<String> = redis::cmd("INFO").arg("server").query_async(&mut connection.clone()).await;
+    let info: RedisResult<String> = redis::cmd("INFO").query_async(&mut connection.clone()).await;
     let told = info.unwrap_or_default();
     let value = |name: &str| told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let uptime = value("uptime_in_seconds").and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
+    // It took the place of another one not long ago, and may not have been told all that one was.
+    let promoted = value("master_replid2").is_some_and(|id| id.trim().bytes().any(|byte| byte != b'0'));
     Some(Server {
         run: value("run_id").map_or_else(|| format!("{:x}", fastrand::u128(..)), str::to_owned),
-        whole_since: uptime.and_then(|uptime| now.checked_sub(uptime)).unwrap_or(now),
+        whole_since: uptime.filter(|_| !promoted).and_then(|uptime| now.checked_sub(uptime)).unwrap_or(now),
     })
 }
 
