@@ -5,6 +5,9 @@
 
 mod forward;
 mod jwt;
+mod session;
+mod signature;
+mod store;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,14 +15,14 @@ use std::sync::Arc;
 
 use ::http::HeaderName;
 
+use self::store::Stores;
 use super::edge::network;
 use super::fault::{Sheet, did_you_mean};
-use super::reader::{Node, Reader, Value, list, text};
-use super::store::Stores;
+use super::reader::{Node, Reader, Value, list, one_or_list, text};
+use super::spec;
 use super::upstream::Upstreams;
-use super::{session, signature, spec};
 use crate::check::signature::NonceSettings;
-use crate::check::store;
+use crate::check::store::Address as StoreAddress;
 use crate::check::token::Place;
 use crate::check::{Address, Check, Forward, Kind, Signature};
 use crate::route::RouteTable;
@@ -116,8 +119,8 @@ fn check<'a>(
                 _ => None,
             };
             let store = match &settings.nonces {
-                NonceSettings::Kept { address: store::Address::Redis(address), .. } => {
-                    Some(context.stores.store(store::Address::Redis(address.clone())))
+                NonceSettings::Kept { address: StoreAddress::Redis(address), .. } => {
+                    Some(context.stores.store(StoreAddress::Redis(address.clone())))
                 }
                 _ => None,
             };
@@ -155,6 +158,11 @@ fn address(reader: &Reader<'_>) -> Option<Address> {
         reader.sheet.fault(reader.span(), "it neither allows nor denies anybody", "add allow = [\"10.0.0.0/8\"]");
     }
     Some(settings)
+}
+
+/// `token`: where a request says who it is.
+fn token(reader: &Reader<'_>) -> Option<Vec<Place>> {
+    reader.get("token", one_or_list(place))
 }
 
 /// `header:NAME` or `cookie:NAME`.
