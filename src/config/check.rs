@@ -5,6 +5,9 @@
 
 mod forward;
 mod jwt;
+mod session;
+mod signature;
+mod store;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,12 +15,12 @@ use std::sync::Arc;
 
 use ::http::HeaderName;
 
+use self::store::Stores;
 use super::edge::network;
 use super::fault::{Sheet, did_you_mean};
 use super::reader::{Node, Reader, Value, list, text};
-use super::store::Stores;
+use super::spec;
 use super::upstream::Upstreams;
-use super::{session, signature, spec};
 use crate::check::token::Place;
 use crate::check::{Address, Check, Forward, Kind, Signature};
 use crate::route::RouteTable;

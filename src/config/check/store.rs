@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use toml::de::DeValue;
 
-use super::reader::{Reader, Value, cause, path};
-use super::upstream::literal_or_secret;
+use super::super::reader::{Reader, Value, cause, path};
+use super::super::upstream::literal_or_secret;
 use crate::check::store::{Address, Backend, Folder, RedisAddress, Store};
 use crate::route::RouteTable;
 

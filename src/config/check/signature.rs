@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use toml::de::DeValue;
 
-use super::fault::did_you_mean;
-use super::reader::{Reader, Value, count, duration, list, one_of, size, text};
-use super::upstream::secret_of;
+use super::super::fault::did_you_mean;
+use super::super::reader::{Reader, Value, count, duration, list, one_of, size, text};
+use super::super::upstream::secret_of;
 use crate::check::signature::algorithm::{Algorithm, Encoding};
 use crate::check::signature::fields::{Fields, Place};
 use crate::check::signature::parameters::Canonical;

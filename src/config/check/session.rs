@@ -2,7 +2,7 @@
 
 use ::http::HeaderName;
 
-use super::reader::{Reader, Value, boolean, duration_or_zero, one_of, one_or_list, text};
+use super::super::reader::{Reader, Value, boolean, duration_or_zero, one_of, one_or_list, text};
 use super::store;
 use crate::check::field_header;
 use crate::check::session::format::{FieldPath, Format, Wanted};
