@@ -251,8 +251,8 @@ async fn examine<'t>(
         }
         let authority = authority.as_ref().map(|place| Asked { place, exchange });
         let authority = authority.as_ref().map(|asked| asked as &dyn Authority);
-        let Inbound { head, body, path, client, request_id, deadline } = &mut *inbound;
-        let mut subject = Subject { head, host, path, client, request_id, body, deadline: *deadline };
+        let Inbound { head, body, client, request_id, deadline, .. } = &mut *inbound;
+        let mut subject = Subject { head, host, client, request_id, body, deadline: *deadline };
         let verdict = check.examine(&mut subject, authority).await;
         if check.session().is_some_and(Session::samples_parity) && route.choose().0 == Side::Legacy {
             examined.compared.push((checked, verdict.word()));

@@ -33,7 +33,7 @@ pub(crate) use self::jwt::Jwt;
 pub(crate) use self::session::Session;
 pub(crate) use self::signature::Signature;
 pub(crate) use self::store::Store;
-use crate::http::{Answer, BoxError, CanonicalPath, Client, Host, RequestBody};
+use crate::http::{Answer, BoxError, Client, Host, RequestBody};
 
 /// What a check sees of a request.
 #[derive(Debug)]
@@ -41,7 +41,6 @@ pub(crate) struct Subject<'r> {
     /// The head, cleaned of what a client may not say; the target is the raw one.
     pub(crate) head: &'r request::Parts,
     pub(crate) host: &'r Host,
-    pub(crate) path: &'r CanonicalPath,
     pub(crate) client: &'r Client,
     pub(crate) request_id: &'r HeaderValue,
     /// What a check reads of it must be put back: the side is given it whole.

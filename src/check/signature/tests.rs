@@ -10,7 +10,7 @@ use super::parameters::Canonical;
 use super::string::StringScheme;
 use super::template::Template;
 use super::*;
-use crate::http::{CanonicalPath, Host, RequestBody};
+use crate::http::{Host, RequestBody};
 
 fn settings(apps: &[(&str, &str)]) -> Settings {
     Settings {
@@ -39,12 +39,10 @@ fn unsigned(target: &str, timestamp: u64, nonce: &str) -> Unsigned {
 /// The reason of a refusal, or nothing for a request that passes.
 async fn examined(check: &Signature, head: &request::Parts) -> Option<&'static str> {
     let loopback: SocketAddr = "127.0.0.1:80".parse().unwrap();
-    let (host, path) =
-        (Host::of(head.version, &head.uri, &head.headers).unwrap(), CanonicalPath::of(&head.uri).unwrap());
+    let host = Host::of(head.version, &head.uri, &head.headers).unwrap();
     let mut subject = Subject {
         head,
         host: &host,
-        path: &path,
         client: &Client::of_connection(loopback, loopback),
         request_id: &::http::HeaderValue::from_static("id"),
         body: &mut RequestBody::empty(),

@@ -97,7 +97,7 @@ pub(super) async fn exchange(
 ) -> Result<Known, Denied> {
     let query = [("appid", appid), ("secret", secret), ("js_code", code), ("grant_type", "authorization_code")];
     let uri = api.uri("/sns/jscode2session", &query).ok_or(Denied::Nonsense("its address is too long"))?;
-    let Fetched { status, body, .. } = fetcher.get(uri).await?;
+    let Fetched { status, body } = fetcher.get(uri).await?;
     read(status, &body)
 }
 
