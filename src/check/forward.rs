@@ -26,8 +26,9 @@ use thread_local::ThreadLocal;
 use tokio::time::{Instant, timeout_at};
 
 use super::recent::{Digest, Recent};
-use super::token::{self, Place};
+use super::token::Place;
 use super::{Identity, Refused, Subject, Verdict};
+use crate::http::cookie::{self, Found};
 use crate::http::{Answer, Body, CanonicalPath, Client};
 
 const X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
@@ -286,11 +287,15 @@ impl Forward {
                     }
                     add(None);
                 }
-                CacheBy::Caller(Place::Cookie(name)) => {
-                    let cookie = token::cookie(name, &subject.head.headers);
-                    named |= cookie.is_some();
-                    add(cookie);
-                }
+                CacheBy::Caller(Place::Cookie(name)) => match cookie::find(&subject.head.headers, name) {
+                    Found::Value(cookie) => {
+                        named = true;
+                        add(Some(&cookie));
+                    }
+                    Found::Nothing => add(None),
+                    // The authority may go by another cookie than this one.
+                    Found::Alias => return None,
+                },
                 CacheBy::Host => add(Some(subject.host.as_str().as_bytes())),
                 CacheBy::Method => add(Some(subject.head.method.as_str().as_bytes())),
                 CacheBy::Uri => add(subject.head.uri.path_and_query().map(|target| target.as_str().as_bytes())),

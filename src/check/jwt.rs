@@ -125,11 +125,11 @@ impl Jwt {
         };
         let published = self.authority.as_ref().and_then(Jwks::current);
         let remembers = self.settings.algorithms.iter().any(|algorithm| algorithm.family() != Family::Secret);
-        let name = remembers.then(|| name_of(token));
+        let name = remembers.then(|| name_of(token.as_bytes()));
         if let Some(identity) = name.and_then(|name| self.recall(&name, published.as_ref())) {
             return Verdict::Pass(Some(identity));
         }
-        let (unverified, algorithm) = match self.read(token) {
+        let (unverified, algorithm) = match self.read(token.as_bytes()) {
             Ok(read) => read,
             Err(fault) => return refused(fault),
         };

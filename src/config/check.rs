@@ -18,7 +18,7 @@ use ::http::HeaderName;
 use self::store::Stores;
 use super::edge::network;
 use super::fault::{Sheet, did_you_mean};
-use super::reader::{Node, Reader, Value, list, text};
+use super::reader::{Node, Reader, Value, list, one_or_list, text};
 use super::spec;
 use super::upstream::Upstreams;
 use crate::check::token::Place;
@@ -150,6 +150,11 @@ fn address(reader: &Reader<'_>) -> Option<Address> {
         reader.sheet.fault(reader.span(), "it neither allows nor denies anybody", "add allow = [\"10.0.0.0/8\"]");
     }
     Some(settings)
+}
+
+/// `token`: where a request says who it is.
+fn token(reader: &Reader<'_>) -> Option<Vec<Place>> {
+    reader.get("token", one_or_list(place))
 }
 
 /// `header:NAME` or `cookie:NAME`.

@@ -426,9 +426,9 @@ pub(super) static SESSION: Section = Section {
         value("ca", PATH, Default::Absent, "Certificates (PEM) that `rediss` believes instead of the system's."),
         value(
             "token",
-            "name or list of names",
+            "place or list of places",
             Default::List(&["header:authorization", "header:x-token", "cookie:PHPSESSID"]),
-            "Where the session's id is, the first that is there; `Bearer ` before it is dropped.",
+            "Where the session's id is, the first that has one: `header:NAME` (`Bearer ` is stripped) or `cookie:NAME`.",
         ),
         value(
             "prefix",
@@ -496,7 +496,7 @@ pub(super) static JWT: Section = Section {
         KIND,
         value(
             "token",
-            "list of places",
+            "place or list of places",
             Default::List(&["header:authorization"]),
             "Where the token is, the first that has one: `header:NAME` (`Bearer ` is stripped) or `cookie:NAME`.",
         ),

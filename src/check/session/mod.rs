@@ -9,7 +9,6 @@ mod cache;
 pub mod format;
 #[cfg_attr(not(test), expect(dead_code, reason = "no check has a preset yet"))]
 pub(crate) mod preset;
-mod token;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -21,9 +20,9 @@ use bytes::Bytes;
 
 use self::cache::Cache;
 use self::format::{FieldPath, Format, Value, Wanted};
-pub(crate) use self::token::TokenPlace;
 use super::identity::Untellable;
 use super::store::{Store, StoreError};
+use super::token::{self, NoToken, Place};
 use super::wechat::{self, Login, Sliding};
 use super::{Identity, Refused, Verdict};
 use crate::http::{Answer, cookie};
@@ -31,7 +30,7 @@ use crate::http::{Answer, cookie};
 /// What routes.toml says of it, but for the store.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Settings {
-    pub(crate) tokens: Vec<TokenPlace>,
+    pub(crate) token: Vec<Place>,
     /// What comes before the id in a store's key.
     pub(crate) prefix: String,
     pub(crate) format: Format,
@@ -110,7 +109,7 @@ impl Session {
 
     /// The id of the session that a request names.
     pub(crate) fn presented(&self, headers: &HeaderMap) -> Option<String> {
-        self.id(headers).ok().flatten().map(Cow::into_owned)
+        self.id(headers).ok().map(Cow::into_owned)
     }
 
     /// Nothing is remembered of a session from now on; the next request reads it anew.
@@ -121,9 +120,9 @@ impl Session {
     /// An answer is on its way: where it gives the session's cookie or takes it, the session that the request came
     /// with is another one now, and so is the one it leaves with.
     pub(crate) fn answered(&self, presented: Option<&str>, headers: &HeaderMap) {
-        let cookies = self.settings.tokens.iter().filter_map(|place| match place {
-            TokenPlace::Cookie(name) => Some(name),
-            TokenPlace::Header(_) => None,
+        let cookies = self.settings.token.iter().filter_map(|place| match place {
+            Place::Cookie(name) => Some(name),
+            Place::Header(_) => None,
         });
         for value in cookies.flat_map(|name| cookie::set(headers, name)) {
             presented.into_iter().chain(std::str::from_utf8(&value).ok()).for_each(|id| self.forget(id));
@@ -149,10 +148,10 @@ impl Session {
 
     pub(super) async fn examine(&self, headers: &HeaderMap) -> Verdict {
         let id = match self.id(headers) {
-            Ok(Some(id)) => id,
-            Ok(None) if self.settings.required => return refused("missing"),
-            Ok(None) => return Verdict::Pass(None),
-            Err(token::Malformed) => return refused("malformed"),
+            Ok(id) => id,
+            Err(NoToken::Missing) if self.settings.required => return refused("missing"),
+            Err(NoToken::Missing) => return Verdict::Pass(None),
+            Err(NoToken::Doubtful) => return refused("malformed"),
         };
         match self.look_up(&id).await {
             Ok(Finding::Known(identity)) => Verdict::Pass(Some(identity)),
@@ -171,20 +170,20 @@ impl Session {
         }
     }
 
-    fn id<'h>(&self, headers: &'h HeaderMap) -> Result<Option<Cow<'h, str>>, token::Malformed> {
-        let Some(token) = token::find(&self.settings.tokens, headers)? else { return Ok(None) };
+    fn id<'h>(&self, headers: &'h HeaderMap) -> Result<Cow<'h, str>, NoToken> {
+        let token = token::find(&self.settings.token, headers)?;
         // What a login was given is known to the store by its hash, and nobody may come with the hash itself.
         if let Some(id) = wechat::id_of(&token) {
-            return Ok(Some(Cow::Owned(id)));
+            return Ok(Cow::Owned(id));
         }
         if wechat::is_id(&token) {
-            return Err(token::Malformed);
+            return Err(NoToken::Doubtful);
         }
         let good = match self.settings.format {
-            Format::Json => token::is_token(&token),
-            _ => token::is_id_of_php(&token),
+            Format::Json => is_token(&token),
+            _ => is_id_of_php(&token),
         };
-        if good { Ok(Some(token)) } else { Err(token::Malformed) }
+        if good { Ok(token) } else { Err(NoToken::Doubtful) }
     }
 
     async fn look_up(&self, id: &str) -> Result<Finding, StoreError> {
@@ -241,6 +240,17 @@ fn refused(reason: &'static str) -> Verdict {
     Verdict::Refuse(Refused::new(Answer::NotLoggedIn, reason))
 }
 
+/// Whether PHP takes it for a session's id.
+fn is_id_of_php(token: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b',' | b'-');
+    (1..=256).contains(&token.len()) && token.bytes().all(allowed)
+}
+
+/// Whether anybody might.
+fn is_token(token: &str) -> bool {
+    (1..=512).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 /// Whether a redirect leads to this path, on whatever host and with whatever query.
 fn leads_to(location: &str, path: &str) -> bool {
     let after_host = match location.split_once("://") {
@@ -280,6 +290,12 @@ fn told(value: &Value<'_>) -> Result<Option<Vec<u8>>, Untellable> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_has_the_characters_that_its_keeper_takes() {
+        assert!(is_id_of_php("aZ09,-") && !is_id_of_php("a_b") && !is_id_of_php("") && !is_id_of_php(&"a".repeat(257)));
+        assert!(is_token("a_b/+=") && !is_token("a b") && !is_token("ü") && !is_token(&"a".repeat(513)));
+    }
 
     #[test]
     fn a_redirect_to_the_login_page_is_known_on_any_host() {

@@ -2,9 +2,9 @@
 
 use ::http::{HeaderName, Uri};
 
-use super::super::reader::{Reader, Value, duration, duration_or_zero, list, one_of, one_or_list, size, text};
+use super::super::reader::{Reader, Value, duration, duration_or_zero, one_of, one_or_list, size, text};
 use super::super::upstream::secret;
-use super::place;
+use super::token;
 use crate::check::fetch::Fetcher;
 use crate::check::field_header;
 use crate::check::jwt::jwks;
@@ -16,7 +16,7 @@ const SHORTEST_SECRET: usize = 32;
 
 pub(super) fn settings(reader: &Reader<'_>) -> Option<Settings> {
     // Read to the end before any `?`, so that every fault is noted.
-    let token = reader.get("token", list(place));
+    let token = token(reader);
     let algorithms = reader.get("algorithms", one_or_list(one_of(&Algorithm::ALL)));
     let algorithms = algorithms.filter(|algorithms| unmixed(reader, algorithms));
     let secrets = algorithms.as_ref().map(|algorithms| algorithms.iter().all(|one| one.family() == Family::Secret));

@@ -2,17 +2,17 @@
 
 use ::http::HeaderName;
 
-use super::super::reader::{Reader, Value, boolean, duration_or_zero, one_of, one_or_list, text};
-use super::store;
+use super::super::reader::{Reader, Value, boolean, duration_or_zero, one_of, text};
+use super::{store, token};
 use crate::check::field_header;
 use crate::check::session::format::{FieldPath, Format, Wanted};
-use crate::check::session::{OnStoreDown, Session, Settings, TokenPlace};
+use crate::check::session::{OnStoreDown, Session, Settings};
 use crate::check::store::{Address, Store};
 
 /// What the file says of it, and where its store is.
 pub(super) fn settings(reader: &Reader<'_>) -> Option<(Settings, Address)> {
     let address = store::address(reader, "store");
-    let tokens = reader.get("token", one_or_list(token));
+    let token = token(reader);
     let prefix = reader.given("prefix", |value| Some(value.as_str()?.to_owned()));
     let format = reader.get("format", one_of(&Format::NAMES));
     let user = reader.get("user", field);
@@ -29,7 +29,7 @@ pub(super) fn settings(reader: &Reader<'_>) -> Option<(Settings, Address)> {
     let address = address?;
     let usual = if matches!(address, Address::PhpFiles(_)) { "sess_" } else { "strangler:session:" };
     let settings = Settings {
-        tokens: tokens?,
+        token: token?,
         prefix: prefix.unwrap_or_else(|| Some(usual.to_owned()))?,
         format: format?,
         user: user?,
@@ -53,25 +53,6 @@ pub(super) fn check(reader: &Reader<'_>, settings: Settings, store: Store) -> Op
         );
     }
     made
-}
-
-fn token(value: &Value<'_>) -> Option<TokenPlace> {
-    let written = text(value)?;
-    let place = match written.split_once(':') {
-        Some(("header", name)) => HeaderName::from_bytes(name.as_bytes()).ok().map(TokenPlace::Header),
-        Some(("cookie", name)) if is_cookie_name(name) => Some(TokenPlace::Cookie(name.to_owned())),
-        _ => None,
-    };
-    if place.is_none() {
-        value.fault(format!("\"{written}\" is no place of a token"), "write \"header:NAME\" or \"cookie:NAME\"");
-    }
-    place
-}
-
-fn is_cookie_name(name: &str) -> bool {
-    // What PHP would fold into another name could never be sent to it under this one.
-    !name.is_empty()
-        && name.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'=' | b';' | b',' | b'.' | b'[' | b'%'))
 }
 
 fn field(value: &Value<'_>) -> Option<FieldPath> {
