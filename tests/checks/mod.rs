@@ -4,6 +4,7 @@ mod forward;
 mod jwt;
 mod session;
 mod signature;
+mod wechat;
 
 use axum::Router;
 use axum::routing::any;

@@ -92,6 +92,12 @@ impl Builder {
         self
     }
 
+    /// A variable of its environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
     /// Another place for the access log than a file of its own directory.
     pub fn access_log(mut self, path: &str) -> Self {
         self.access_log = Some(PathBuf::from(path));

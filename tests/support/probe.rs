@@ -44,6 +44,7 @@ async fn hello(
         "uri": uri.to_string(),
         "headers": headers,
         "user": identity.as_ref().and_then(|identity| identity.user()),
+        "openid": identity.as_ref().and_then(|identity| identity.wechat()).map(|login| login.openid()),
         "roles": identity.iter().flat_map(|identity| identity.values("roles")).collect::<Vec<_>>(),
         "body": String::from_utf8_lossy(&body),
     }))
