@@ -125,6 +125,8 @@ mod tests {
     use std::cell::Cell;
     use std::rc::Rc;
 
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
     use tokio::task::{JoinHandle, spawn_local};
@@ -210,6 +212,70 @@ mod tests {
             let refused = fetcher().get(uri).await.unwrap_err();
             assert!(matches!(refused, FetchError::Unreachable(_)), "{refused:?}");
             assert!(!format!("{broken:?}{refused:?}").contains("s3cret"));
+        });
+    }
+
+    /// A service on TLS with a certificate for `localhost`, and the authority that has signed it.
+    async fn tls_service() -> (Uri, rustls::RootCertStore, JoinHandle<()>) {
+        const SCRIPT: &str = "set -e\n\
+            openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=ca\n\
+            openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out req.pem -subj /CN=localhost\n\
+            printf 'subjectAltName=DNS:localhost' > ext\n\
+            openssl x509 -req -in req.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out cert.pem\n";
+        let dir = tempfile::tempdir().unwrap();
+        let made = std::process::Command::new("sh").arg("-c").arg(SCRIPT).current_dir(dir.path()).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let certificate = |name: &str| CertificateDer::from_pem_file(dir.path().join(name)).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificate("ca.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_file(dir.path().join("key.pem")).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate("cert.pem")], key)
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let serving = spawn_local(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let acceptor = acceptor.clone();
+                spawn_local(async move {
+                    let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                    let mut request = [0; 4096];
+                    while stream.read(&mut request).await.is_ok_and(|read| read > 0) {
+                        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
+                    }
+                });
+            }
+        });
+        (format!("https://localhost:{port}/keys").parse().unwrap(), roots, serving)
+    }
+
+    #[test]
+    fn only_a_service_whose_certificate_is_believed_hears_what_is_asked() {
+        on_a_worker(async {
+            let (uri, roots, _serving) = tls_service().await;
+            let mut believing = fetcher();
+            believing.tls =
+                rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+                    .with_safe_default_protocol_versions()
+                    .unwrap()
+                    .with_root_certificates(roots)
+                    .with_no_client_auth();
+            let answer = believing.get(uri.clone()).await.unwrap();
+            assert_eq!((answer.status, &*answer.body), (StatusCode::OK, &b"{}"[..]));
+
+            let stranger = fetcher().get(uri.clone()).await;
+            assert!(matches!(stranger, Err(FetchError::Unreachable(_))), "{stranger:?}");
+            let another_name = uri.to_string().replace("localhost", "127.0.0.1").parse().unwrap();
+            let refused = believing.get(another_name).await;
+            assert!(matches!(refused, Err(FetchError::Unreachable(_))), "{refused:?}");
+            let in_the_clear = uri.to_string().replace("https", "http").parse().unwrap();
+            let broken = believing.get(in_the_clear).await;
+            assert!(matches!(broken, Err(FetchError::Broken(_))), "{broken:?}");
         });
     }
 }
