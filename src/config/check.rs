@@ -5,6 +5,7 @@
 
 mod forward;
 mod jwt;
+pub(super) mod preset;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
