@@ -169,7 +169,8 @@ impl wechat::Sessions for Arc<Check> {
 
     async fn begin(&self, id: &str, user: &str, login: &wechat::Login, ttl: Duration) -> Result<(), BoxError> {
         let session = self.session().ok_or("the check has no store")?;
-        let data = login.write(session.settings().format, &session.settings().user, user)?;
+        let format = session.settings().application.writes().ok_or("the check's sessions are not ours to begin")?;
+        let data = login.write(format, &session.settings().user, user)?;
         Ok(session.store().write(&session.key(id), data.into(), ttl).await?)
     }
 
@@ -184,7 +185,7 @@ impl wechat::Sessions for Arc<Check> {
 impl Kind {
     /// Whether a login can begin sessions here: it has to write what the application reads.
     pub(crate) fn has_sessions(&self) -> bool {
-        matches!(self, Self::Session(session) if session.settings().format != session::format::Format::Igbinary)
+        matches!(self, Self::Session(session) if session.settings().application.writes().is_some())
     }
 
     /// The word in routes.toml.

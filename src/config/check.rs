@@ -5,6 +5,7 @@
 
 mod forward;
 mod jwt;
+mod preset;
 mod session;
 mod signature;
 mod store;

@@ -413,80 +413,139 @@ pub(super) static SESSION: Section = Section {
     title: "[check.NAME] with `kind = \"session\"`",
     meaning: "Only clients with a session in which a user is logged in pass. Both sides are told who it is: handlers by \
               the `Identity` extension, upstreams by `X-Strangler-User`, `X-Strangler-Session` and one header for each field.",
-    keys: &[&[
-        KIND,
-        value(
-            "store",
-            "address or secret",
-            Default::Value("\"memory\""),
-            "Where sessions are: `\"memory\"`; `redis://host:6379/0`, `rediss://…` (TLS), `redis+unix:///path?db=0`, \
+    keys: &[
+        &[
+            KIND,
+            value(
+                "store",
+                "address or secret",
+                Default::Value("\"memory\""),
+                "Where sessions are: `\"memory\"`; `redis://host:6379/0`, `rediss://…` (TLS), `redis+unix:///path?db=0`, \
              `redis-sentinel://host:26379,…/NAME/0`, `redis-cluster://host:7000,…`; `php-files:/path` or, with `N` levels of \
              folders, `php-files:N;/path`. An address with a password is a secret: `{ env = \"NAME\" }` or `{ file = \"path\" }`.",
-        ),
-        value("ca", PATH, Default::Absent, "Certificates (PEM) that `rediss` believes instead of the system's."),
-        value(
-            "token",
-            "place or list of places",
-            Default::List(&["header:authorization", "header:x-token", "cookie:PHPSESSID"]),
-            "Where the session's id is, the first that has one: `header:NAME` (`Bearer ` is stripped) or `cookie:NAME`.",
-        ),
-        value(
-            "prefix",
-            STRING,
-            Default::Derived("`\"strangler:session:\"`; of `php-files` `\"sess_\"`"),
-            "What comes before the id in the store; phpredis has `PHPREDIS_SESSION:`.",
-        ),
-        value(
-            "format",
-            "`\"php\"`, `\"php_serialize\"`, `\"php_binary\"`, `\"igbinary\"` or `\"json\"`",
-            Default::Value("\"php\""),
-            "How a session is written down: PHP's `session.serialize_handler`.",
-        ),
-        value(
-            "user",
-            "path",
-            Default::Value("\"user_id\""),
-            "The field that says who it is: `auth.id` is `$_SESSION['auth']['id']`.",
-        ),
-        Key {
-            name: "fields",
-            kind: Kind::Names("path"),
-            default: Default::Absent,
-            meaning: "Further fields that both sides are told, and what they are called: `role` becomes `X-Strangler-Role`.",
-        },
-        value(
-            "cache",
-            DURATION,
-            Default::Value("\"1s\""),
-            "How long a session that was read is remembered, also that there is none; \"0s\" turns it off.",
-        ),
-        value(
-            "on_store_down",
-            "`\"legacy\"`, `\"deny\"` or `\"anonymous\"`",
-            Default::Value("\"legacy\""),
-            "While the store cannot be asked, the legacy side decides (a route without one refuses), or all are refused, or all pass \
+            ),
+            value("ca", PATH, Default::Absent, "Certificates (PEM) that `rediss` believes instead of the system's."),
+            value(
+                "token",
+                "place or list of places",
+                Default::List(&["header:authorization", "header:x-token", "cookie:PHPSESSID"]),
+                "Where the session's id is, the first that has one: `header:NAME` (`Bearer ` is stripped) or `cookie:NAME`.",
+            ),
+            value(
+                "prefix",
+                STRING,
+                Default::Derived("`\"strangler:session:\"`; of `php-files` `\"sess_\"`; of a preset its framework's"),
+                "What comes before the id in the store; phpredis has `PHPREDIS_SESSION:`, Laravel in Redis the prefix of its \
+             connection and that of its cache.",
+            ),
+            value(
+                "format",
+                "`\"php\"`, `\"php_serialize\"`, `\"php_binary\"`, `\"igbinary\"` or `\"json\"`",
+                Default::Value("\"php\""),
+                "How a session is written down: PHP's `session.serialize_handler`.",
+            ),
+            value(
+                "user",
+                "path",
+                Default::Value("\"user_id\""),
+                "The field that says who it is: `auth.id` is `$_SESSION['auth']['id']`.",
+            ),
+            Key {
+                name: "fields",
+                kind: Kind::Names("path"),
+                default: Default::Absent,
+                meaning: "Further fields that both sides are told, and what they are called: `role` becomes `X-Strangler-Role`.",
+            },
+            value(
+                "cache",
+                DURATION,
+                Default::Value("\"1s\""),
+                "How long a session that was read is remembered, also that there is none; \"0s\" turns it off.",
+            ),
+            value(
+                "on_store_down",
+                "`\"legacy\"`, `\"deny\"` or `\"anonymous\"`",
+                Default::Value("\"legacy\""),
+                "While the store cannot be asked, the legacy side decides (a route without one refuses), or all are refused, or all pass \
              without an identity.",
-        ),
-        value(
-            "required",
-            BOOL,
-            Default::Value("true"),
-            "false: a request without a session passes, without an identity.",
-        ),
-        value(
-            "parity",
-            "share, `\"1%\"`",
-            Default::Value("\"0%\""),
-            "Of the requests that the legacy side serves, so many pass whatever the check says, and both verdicts are counted.",
-        ),
-        value(
-            "login",
-            PATH,
-            Default::Absent,
-            "The path of the login page: to be sent there counts as refused, as 401 and 403 do.",
-        ),
-    ]],
+            ),
+            value(
+                "required",
+                BOOL,
+                Default::Value("true"),
+                "false: a request without a session passes, without an identity.",
+            ),
+            value(
+                "parity",
+                "share, `\"1%\"`",
+                Default::Value("\"0%\""),
+                "Of the requests that the legacy side serves, so many pass whatever the check says, and both verdicts are counted.",
+            ),
+            value(
+                "login",
+                PATH,
+                Default::Absent,
+                "The path of the login page: to be sent there counts as refused, as 401 and 403 do.",
+            ),
+            value(
+                "preset",
+                "`\"laravel\"` or `\"symfony\"`",
+                Default::Absent,
+                "Reads the sessions of a framework ([guide](../guide/sessions.md)), which says itself who the user is; the keys that \
+             follow belong to it.",
+            ),
+        ],
+        LARAVEL,
+        SYMFONY,
+    ],
 };
+
+/// Of a session check with `preset = "laravel"`.
+pub(super) static LARAVEL: &[Key] = &[
+    value(
+        "app_key",
+        "`{ env = \"NAME\" }` or `{ file = \"path\" }`",
+        Default::Absent,
+        "`laravel` needs it: the application's `APP_KEY`, `base64:…`.",
+    ),
+    value(
+        "previous_keys",
+        "list of `{ env = \"NAME\" }` or `{ file = \"path\" }`",
+        Default::Value("[]"),
+        "`laravel`: one for each key of `APP_PREVIOUS_KEYS`.",
+    ),
+    value(
+        "cipher",
+        "`\"aes-256-cbc\"`, `\"aes-128-cbc\"`, `\"aes-256-gcm\"` or `\"aes-128-gcm\"`",
+        Default::Value("\"aes-256-cbc\""),
+        "`laravel`: its `app.cipher`.",
+    ),
+    value("guard", STRING, Default::Value("\"web\""), "`laravel`: the guard that users log in by."),
+    value("encrypted", BOOL, Default::Value("false"), "`laravel`: its `session.encrypt`."),
+    value(
+        "serialization",
+        "`\"php\"` or `\"json\"`",
+        Default::Value("\"php\""),
+        "`laravel`: its `session.serialization`.",
+    ),
+    value(
+        "lifetime",
+        DURATION,
+        Default::Value("\"2h\""),
+        "`laravel`: its `session.lifetime`, which ends sessions in `php-files`; in Redis they end by themselves.",
+    ),
+];
+
+/// Of a session check with `preset = "symfony"`.
+pub(super) static SYMFONY: &[Key] = &[
+    value("firewall", STRING, Default::Value("\"main\""), "`symfony`: the firewall that users log in by."),
+    value(
+        "user_property",
+        "name",
+        Default::Absent,
+        "`symfony` needs it: the property of the user's class that says who it is, like `email`.",
+    ),
+];
 
 pub(super) static JWT: Section = Section {
     title: "[check.NAME] with `kind = \"jwt\"`",

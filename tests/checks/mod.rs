@@ -2,6 +2,7 @@
 
 mod forward;
 mod jwt;
+mod presets;
 mod session;
 mod signature;
 mod wechat;

@@ -7,7 +7,6 @@
 
 mod cache;
 pub mod format;
-#[cfg_attr(not(test), expect(dead_code, reason = "no check has a preset yet"))]
 pub(crate) mod preset;
 
 use std::borrow::Cow;
@@ -19,13 +18,15 @@ use ::http::{HeaderMap, HeaderName, Response, StatusCode};
 use bytes::Bytes;
 
 use self::cache::Cache;
-use self::format::{FieldPath, Format, Value, Wanted};
+use self::format::{FieldPath, Value, Wanted};
+use self::preset::Application;
 use super::identity::Untellable;
 use super::store::{Store, StoreError};
 use super::token::{self, NoToken, Place};
 use super::wechat::{self, Login, Sliding};
 use super::{Identity, Refused, Verdict};
-use crate::http::{Answer, cookie};
+use crate::http::Answer;
+use crate::http::cookie::{self, Found};
 
 /// What routes.toml says of it, but for the store.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,7 +34,7 @@ pub(crate) struct Settings {
     pub(crate) token: Vec<Place>,
     /// What comes before the id in a store's key.
     pub(crate) prefix: String,
-    pub(crate) format: Format,
+    pub(crate) application: Application,
     pub(crate) user: FieldPath,
     pub(crate) fields: Vec<(HeaderName, FieldPath)>,
     pub(crate) cache: Duration,
@@ -67,6 +68,23 @@ pub(crate) struct Session {
     cache: Cache,
     /// When sessions that the gateway made itself were kept alive.
     sliding: Sliding,
+}
+
+/// Why there is no session to look for.
+enum NoId {
+    /// There is no token, or it names nothing: the application begins a new session.
+    Nobody(&'static str),
+    /// The application may see another token than is seen here.
+    Ambiguous,
+}
+
+impl From<NoToken> for NoId {
+    fn from(none: NoToken) -> Self {
+        match none {
+            NoToken::Missing => Self::Nobody("missing"),
+            NoToken::Doubtful => Self::Ambiguous,
+        }
+    }
 }
 
 /// What a store's session says.
@@ -125,7 +143,8 @@ impl Session {
             Place::Header(_) => None,
         });
         for value in cookies.flat_map(|name| cookie::set(headers, name)) {
-            presented.into_iter().chain(std::str::from_utf8(&value).ok()).for_each(|id| self.forget(id));
+            let given = std::str::from_utf8(&value).ok().and_then(|token| self.named(token.into()).ok());
+            presented.into_iter().chain(given.as_deref()).for_each(|id| self.forget(id));
         }
     }
 
@@ -147,15 +166,17 @@ impl Session {
     }
 
     pub(super) async fn examine(&self, headers: &HeaderMap) -> Verdict {
-        let id = match self.id(headers) {
-            Ok(id) => id,
-            Err(NoToken::Missing) if self.settings.required => return refused("missing"),
-            Err(NoToken::Missing) => return Verdict::Pass(None),
-            Err(NoToken::Doubtful) => return refused("malformed"),
+        let found = match self.id(headers) {
+            Ok(id) => self.look_up(&id).await,
+            Err(NoId::Nobody(reason)) => Ok(Finding::Nobody(reason)),
+            Err(NoId::Ambiguous) => return refused("malformed"),
         };
-        match self.look_up(&id).await {
+        match found {
             Ok(Finding::Known(identity)) => Verdict::Pass(Some(identity)),
             Ok(Finding::Nobody(_)) if !self.settings.required => Verdict::Pass(None),
+            Ok(Finding::Nobody(_)) if self.may_be_remembered(headers) => {
+                Verdict::Legacy(Refused::new(Answer::NotLoggedIn, "remembered"))
+            }
             Ok(Finding::Nobody(reason)) => refused(reason),
             Ok(Finding::Unclear) => Verdict::Legacy(Refused::new(Answer::NotLoggedIn, "unreadable")),
             Err(StoreError::Unfit) => Verdict::Legacy(Refused::new(Answer::NotLoggedIn, "unreadable")),
@@ -170,20 +191,24 @@ impl Session {
         }
     }
 
-    fn id<'h>(&self, headers: &'h HeaderMap) -> Result<Cow<'h, str>, NoToken> {
-        let token = token::find(&self.settings.token, headers)?;
+    fn id<'h>(&self, headers: &'h HeaderMap) -> Result<Cow<'h, str>, NoId> {
+        self.named(token::find(&self.settings.token, headers)?)
+    }
+
+    /// The id of the session that a token names.
+    fn named<'t>(&self, token: Cow<'t, str>) -> Result<Cow<'t, str>, NoId> {
         // What a login was given is known to the store by its hash, and nobody may come with the hash itself.
         if let Some(id) = wechat::id_of(&token) {
             return Ok(Cow::Owned(id));
         }
-        if wechat::is_id(&token) {
-            return Err(NoToken::Doubtful);
-        }
-        let good = match self.settings.format {
-            Format::Json => is_token(&token),
-            _ => is_id_of_php(&token),
-        };
-        if good { Ok(token) } else { Err(NoToken::Doubtful) }
+        let id = self.settings.application.id(token).filter(|id| !wechat::is_id(id));
+        id.ok_or(NoId::Nobody("malformed"))
+    }
+
+    /// Whether the application may log in by a cookie of its own whom no session knows.
+    fn may_be_remembered(&self, headers: &HeaderMap) -> bool {
+        let cookie = self.settings.application.remembering();
+        cookie.is_some_and(|name| cookie::find(headers, name) != Found::Nothing)
     }
 
     async fn look_up(&self, id: &str) -> Result<Finding, StoreError> {
@@ -201,7 +226,8 @@ impl Session {
 
     /// What the session of a login says, which the gateway made and keeps alive itself.
     async fn read_login(&self, id: &str, stored: &Bytes) -> Finding {
-        let Ok(login) = Login::read(self.settings.format, stored) else { return Finding::Unclear };
+        let Some(format) = self.settings.application.writes() else { return Finding::Unclear };
+        let Ok(login) = Login::read(format, stored) else { return Finding::Unclear };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let Some((login, ttl)) = login.and_then(|login| login.left(now).map(|ttl| (login, ttl))) else {
             return Finding::Nobody("expired");
@@ -218,8 +244,13 @@ impl Session {
 
     /// What the bytes of a session say.
     fn read(&self, id: &str, stored: &Bytes) -> Finding {
-        let Ok(found) = self.settings.format.read(stored, &self.wanted) else { return Finding::Unclear };
-        let Some(user) = found.get(0).and_then(Value::as_id) else { return Finding::Nobody("no_user") };
+        let application = &self.settings.application;
+        let Ok(found) = application.read(stored, &self.wanted) else { return Finding::Unclear };
+        let user = match application.user(found.get(0)) {
+            Ok(Some(user)) => user,
+            Ok(None) => return Finding::Nobody("no_user"),
+            Err(_) => return Finding::Unclear,
+        };
         let mut fields = Vec::with_capacity(self.settings.fields.len());
         for ((header, _), value) in self.settings.fields.iter().zip(found.iter().skip(1)) {
             match value.map(told) {

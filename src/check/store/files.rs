@@ -28,6 +28,8 @@ const READINGS: usize = 3;
 pub(crate) struct Folder {
     pub(crate) path: PathBuf,
     pub(crate) levels: usize,
+    /// What was not written for longer is no session any more; PHP itself only collects such files, now and then.
+    pub(crate) lifetime: Option<Duration>,
 }
 
 impl Folder {
@@ -58,8 +60,8 @@ pub(super) async fn read(folder: &Folder, key: &str, place: InFlight) -> Result<
     let mut last: Option<Vec<u8>> = None;
     let mut place = Some(place);
     for _ in 0..READINGS {
-        let (path, held) = (path.clone(), place.take());
-        let (held, reading) = off_worker(move || (held, reading(&path))).await?;
+        let (path, held, lifetime) = (path.clone(), place.take(), folder.lifetime);
+        let (held, reading) = off_worker(move || (held, reading(&path, lifetime))).await?;
         place = held;
         let Some(Reading { content, fresh }) = reading? else { return Ok(None) };
         if !fresh || last.as_ref() == Some(&content) {
@@ -120,7 +122,7 @@ async fn off_worker<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
     in_time(async { tokio::task::spawn_blocking(work).await.map_err(|_| Failed::Error) }).await
 }
 
-fn reading(path: &std::path::Path) -> Result<Option<Reading>, Failed> {
+fn reading(path: &std::path::Path, lifetime: Option<Duration>) -> Result<Option<Reading>, Failed> {
     // NONBLOCK: a FIFO in its place would be waited for.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file: OwnedFd = match open(path, flags, Mode::empty()) {
@@ -145,7 +147,11 @@ fn reading(path: &std::path::Path) -> Result<Option<Reading>, Failed> {
         return Err(Failed::Unfit);
     }
     let after = stamp(&file).map_err(|_| Failed::Error)?;
-    let settled = SystemTime::now().duration_since(after.2).is_ok_and(|age| age > SETTLED);
+    let age = SystemTime::now().duration_since(after.2).unwrap_or_default();
+    if lifetime.is_some_and(|lifetime| age > lifetime) {
+        return Ok(None);
+    }
+    let settled = age > SETTLED;
     Ok(Some(Reading { content, fresh: before != after || !settled }))
 }
 
@@ -163,7 +169,7 @@ mod tests {
     #[tokio::test]
     async fn a_session_is_found_where_php_puts_it_and_nothing_else_is() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder { path: dir.path().to_owned(), levels: 2 };
+        let folder = Folder { path: dir.path().to_owned(), levels: 2, lifetime: None };
         std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
         std::fs::write(dir.path().join("a/b/sess_abc"), "user|i:7;").unwrap();
         std::fs::write(dir.path().join("secret"), "x|i:1;").unwrap();
@@ -187,7 +193,7 @@ mod tests {
     #[tokio::test]
     async fn a_session_is_written_into_the_file_that_php_has_open() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder { path: dir.path().to_owned(), levels: 0 };
+        let folder = Folder { path: dir.path().to_owned(), levels: 0, lifetime: None };
         write(&folder, "sess_a", Bytes::from_static(b"long|i:1;"), place()).await.unwrap();
         let mut held = File::open(dir.path().join("sess_a")).unwrap();
         write(&folder, "sess_a", Bytes::from_static(b"a|i:1;"), place()).await.unwrap();

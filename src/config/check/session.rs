@@ -3,20 +3,22 @@
 use ::http::HeaderName;
 
 use super::super::reader::{Reader, Value, boolean, duration_or_zero, one_of, text};
-use super::{store, token};
+use super::{preset, store, token};
 use crate::check::field_header;
-use crate::check::session::format::{FieldPath, Format, Wanted};
+use crate::check::session::format::{FieldPath, PathFault, Wanted};
 use crate::check::session::{OnStoreDown, Session, Settings};
 use crate::check::store::{Address, Store};
+
+/// How the path of a field is read.
+pub(super) type ReadPath = fn(&str) -> Result<FieldPath, PathFault>;
 
 /// What the file says of it, and where its store is.
 pub(super) fn settings(reader: &Reader<'_>) -> Option<(Settings, Address)> {
     let address = store::address(reader, "store", store::ANY);
     let token = token(reader);
     let prefix = reader.given("prefix", |value| Some(value.as_str()?.to_owned()));
-    let format = reader.get("format", one_of(&Format::NAMES));
-    let user = reader.get("user", field);
-    let fields = fields(reader);
+    let preset = preset::read(reader, token.as_deref(), address.as_ref());
+    let fields = fields(reader, preset.as_ref().map_or(FieldPath::dotted, |preset| preset.path));
     let cache = reader.get("cache", duration_or_zero);
     let downs = [("legacy", OnStoreDown::Legacy), ("deny", OnStoreDown::Deny), ("anonymous", OnStoreDown::Anonymous)];
     let on_store_down = reader.get("on_store_down", one_of(&downs));
@@ -26,13 +28,15 @@ pub(super) fn settings(reader: &Reader<'_>) -> Option<(Settings, Address)> {
         Some(login) => Some(login?),
         None => None,
     };
-    let address = address?;
-    let usual = if matches!(address, Address::PhpFiles(_)) { "sess_" } else { "strangler:session:" };
+    let (preset, mut address) = (preset?, address?);
+    if let Address::PhpFiles(folder) = &mut address {
+        folder.lifetime = preset.lifetime;
+    }
     let settings = Settings {
         token: token?,
-        prefix: prefix.unwrap_or_else(|| Some(usual.to_owned()))?,
-        format: format?,
-        user: user?,
+        prefix: prefix.unwrap_or_else(|| Some(preset.prefix.to_owned()))?,
+        application: preset.application,
+        user: preset.user,
         fields: fields?,
         cache: cache?,
         on_store_down: on_store_down?,
@@ -55,12 +59,13 @@ pub(super) fn check(reader: &Reader<'_>, settings: Settings, store: Store) -> Op
     made
 }
 
-fn field(value: &Value<'_>) -> Option<FieldPath> {
+/// Reads the path of a field, as the application means it.
+pub(super) fn field(value: &Value<'_>, path: ReadPath) -> Option<FieldPath> {
     let written = text(value)?;
-    FieldPath::dotted(&written).map_err(|fault| value.fault(format!("\"{written}\": {fault}"), "")).ok()
+    path(&written).map_err(|fault| value.fault(format!("\"{written}\": {fault}"), "")).ok()
 }
 
-fn fields(reader: &Reader<'_>) -> Option<Vec<(HeaderName, FieldPath)>> {
+fn fields(reader: &Reader<'_>, path: ReadPath) -> Option<Vec<(HeaderName, FieldPath)>> {
     let read = reader.names("fields").into_iter().map(|(name, node)| {
         let header = field_header(name.get_ref());
         if header.is_none() {
@@ -71,7 +76,7 @@ fn fields(reader: &Reader<'_>) -> Option<Vec<(HeaderName, FieldPath)>> {
                 "use letters, digits, \"-\" and \"_\", and not user, session or side",
             );
         }
-        let path = field(&Value { sheet: reader.sheet, key: "fields", node });
+        let path = field(&Value { sheet: reader.sheet, key: "fields", node }, path);
         Some((header?, path?))
     });
     // All of them are read, so that all faults are found.

@@ -27,6 +27,31 @@ const SESSION_GUARD: &str = "59ba36addc2b2f9401580f014c7f58ea4e30989d";
 const NO_PAYLOAD: Unreadable = Unreadable("it is not what Laravel encrypts");
 const NO_KEY_FITS: Unreadable = Unreadable("none of the keys has encrypted it");
 
+/// An application of Laravel's, as it is configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Laravel {
+    /// `session.cookie`.
+    cookie: String,
+    keys: Keys,
+    layers: Layers,
+    pub(super) remembering: String,
+}
+
+impl Laravel {
+    pub(crate) fn new(cookie: String, guard: &str, keys: Keys, layers: Layers) -> Self {
+        Self { cookie, keys, layers, remembering: format!("remember_{guard}_{SESSION_GUARD}") }
+    }
+
+    /// To Laravel a cookie that it did not encrypt is none.
+    pub(super) fn session_id(&self, value: &str) -> Option<String> {
+        self.keys.session_id(&self.cookie, value).ok()
+    }
+
+    pub(super) fn read(&self, stored: &[u8], wanted: &Wanted) -> Result<Fields<'static>, Unreadable> {
+        self.layers.read(stored, &self.keys, wanted)
+    }
+}
+
 /// `app.cipher`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cipher {
@@ -58,6 +83,7 @@ impl Cipher {
 }
 
 /// `APP_KEY` and `APP_PREVIOUS_KEYS`. Never shown.
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Keys {
     cipher: Cipher,
     keys: Vec<Vec<u8>>,
@@ -187,8 +213,6 @@ fn cbc(cbc: impl BlockModeDecrypt, mut value: Vec<u8>) -> Option<Vec<u8>> {
 /// What lies around a session's attributes, from outside in: as the application is configured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Layers {
-    /// `session.driver = database`: the column holds base64.
-    pub(crate) base64: bool,
     /// `session.driver = redis`: a cache serializes what it keeps.
     pub(crate) cached: bool,
     /// `session.encrypt = true`.
@@ -203,9 +227,6 @@ impl Layers {
         let mut data = Cow::Borrowed(stored);
         if data.len() > MAX_BYTES {
             return Err(Unreadable("it is larger than 1 MiB"));
-        }
-        if self.base64 {
-            data = Cow::Owned(BASE64.decode(&*data).map_err(|_| Unreadable("it is not base64"))?);
         }
         if self.cached {
             data = Cow::Owned(serialized_text(&data)?);

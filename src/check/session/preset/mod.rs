@@ -5,12 +5,72 @@
 
 pub(crate) mod laravel;
 pub(crate) mod symfony;
+#[cfg_attr(not(test), expect(dead_code, reason = "it needs the database, which no check asks yet"))]
 pub(crate) mod wordpress;
 
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::fmt::Write;
+
+use super::format::{Fields, Format, Unreadable, Value, Wanted};
+use super::{is_id_of_php, is_token};
+
+/// Whose sessions they are: which session a token names, and whom the bytes of a session mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Application {
+    /// One that keeps its fields itself, in `$_SESSION` or in JSON.
+    Plain(Format),
+    Laravel(laravel::Laravel),
+    Symfony(symfony::Symfony),
+}
+
+impl Application {
+    /// The id of the session that a token names; `None`: the application would begin a new one.
+    pub(super) fn id<'t>(&self, token: Cow<'t, str>) -> Option<Cow<'t, str>> {
+        match self {
+            Self::Plain(Format::Json) => Some(token).filter(|token| is_token(token)),
+            Self::Plain(_) | Self::Symfony(_) => Some(token).filter(|token| is_id_of_php(token)),
+            Self::Laravel(laravel) => laravel.session_id(&token).map(Cow::Owned),
+        }
+    }
+
+    /// The wanted fields of a session as its store has it.
+    pub(super) fn read<'a>(&self, stored: &'a [u8], wanted: &Wanted) -> Result<Fields<'a>, Unreadable> {
+        match self {
+            Self::Plain(format) => format.read(stored, wanted),
+            Self::Symfony(symfony) => symfony.format.read(stored, wanted),
+            Self::Laravel(laravel) => laravel.read(stored, wanted),
+        }
+    }
+
+    /// Who is logged in, as the user's field of the session says.
+    pub(super) fn user(&self, field: Option<&Value<'_>>) -> Result<Option<String>, Unreadable> {
+        let user = |field: &Value<'_>| field.as_id().map(Cow::into_owned);
+        match (self, field) {
+            (Self::Symfony(symfony), Some(token)) => Ok(symfony.user(token)?.as_ref().and_then(user)),
+            (_, field) => Ok(field.and_then(user)),
+        }
+    }
+
+    /// The cookie with which the application itself logs somebody in who has no session.
+    pub(super) fn remembering(&self) -> Option<&str> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Laravel(laravel) => Some(&laravel.remembering),
+            Self::Symfony(_) => Some(symfony::REMEMBERING),
+        }
+    }
+
+    /// The format in which a login can begin a session; a framework begins its own itself.
+    pub(crate) fn writes(&self) -> Option<Format> {
+        match self {
+            Self::Plain(format) => Some(*format).filter(|format| *format != Format::Igbinary),
+            Self::Laravel(_) | Self::Symfony(_) => None,
+        }
+    }
+}
 
 /// Bytes as PHP's `hash()` gives them: lowercase hexadecimal.
 fn hex(bytes: &[u8]) -> String {

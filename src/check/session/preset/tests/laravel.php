@@ -19,7 +19,7 @@ foreach (['aes-128-cbc' => 16, 'aes-256-cbc' => 32, 'aes-128-gcm' => 16, 'aes-25
     $data = serialize($attributes);
     $out[] = [
         'cipher' => $cipher, 'key' => 'base64:' . base64_encode($key), 'id' => $id, 'cookie' => $cookie,
-        'database' => base64_encode($data), 'redis' => serialize($data), 'file' => $data, 'json' => json_encode($attributes),
+        'redis' => serialize($data), 'file' => $data, 'json' => json_encode($attributes),
         'encrypted' => encrypt(serialize($data), $key, $cipher),
     ];
 }
