@@ -28,7 +28,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const INDEX: &str = "<!doctype html>\n<meta charset=utf-8>\n<title>strangler</title>\n<h1>strangler</h1>\n<ul>\n\
     <li><a href=\"/healthz\">/healthz</a> the process is alive\n\
     <li><a href=\"/readyz\">/readyz</a> it wants traffic\n\
-    <li><a href=\"/metrics\">/metrics</a> metrics, as Prometheus text or OpenMetrics\n\
+    <li><a href=\"/metrics\">/metrics</a> metrics, as Prometheus text, OpenMetrics or protobuf\n\
     <li><a href=\"/api/routes\">/api/routes</a> the table in force, and the last rejected file\n\
     <li><a href=\"/api/compare?window=1m&amp;latency=total\">/api/compare?window=1m&amp;latency=total</a> both sides of each \
     route; windows 1m, 10m, 1h; latency total or service\n</ul>\n";
@@ -74,7 +74,7 @@ impl Admin {
         let format = Format::negotiate(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
         let gauges = gauges::of(&self.table.current(), &self.reloads.snapshot());
         match self.telemetry.metrics(gauges, format) {
-            Ok(text) => reply(StatusCode::OK, format.content_type(), text),
+            Ok(metrics) => reply(StatusCode::OK, format.content_type(), metrics),
             Err(_) => own(Answer::Internal),
         }
     }

@@ -10,6 +10,7 @@ mod access_log;
 mod counters;
 mod exchange;
 mod exposition;
+mod family;
 mod histogram;
 mod line;
 mod metrics;
