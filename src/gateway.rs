@@ -66,13 +66,19 @@ impl Worker {
     }
 
     /// Answers one request that came from `peer`, and whose head was there at `now`.
-    pub(crate) async fn serve(&self, request: Request<Incoming>, peer: &Client, now: Instant) -> Response<Recorded> {
+    pub(crate) async fn serve(
+        &self,
+        mut request: Request<Incoming>,
+        peer: &Client,
+        now: Instant,
+    ) -> Response<Recorded> {
         let table = self.table.current();
         let client = peer.behind(&table.edge.trusted_proxies, request.headers());
         let request_id = request_id::of(request.headers(), client.via_trusted_proxy);
         let accept = request.headers().get(ACCEPT).cloned();
         let mut exchange = self.recorder.open(now, request.method(), request.uri(), &client, &request_id);
         exchange.headers(request.headers());
+        exchange.traced(request.headers_mut(), client.via_trusted_proxy);
 
         let outcome = answer(&table, request, client, &request_id, &mut exchange).await;
 
@@ -196,7 +202,10 @@ async fn examine<'t>(
     for Checked { check, stats } in &route.checks {
         let Inbound { head, body, path, client, request_id, deadline } = &mut *inbound;
         let mut subject = Subject { head, host, path, client, request_id, body, deadline: *deadline };
-        match (check.examine(&mut subject).await, route.legacy()) {
+        let began = exchange.moment();
+        let verdict = check.examine(&mut subject).await;
+        exchange.examined(stats, began);
+        match (verdict, route.legacy()) {
             (Verdict::Pass(None), _) => {}
             (Verdict::Pass(Some(found)), _) => {
                 identity = Some(match identity {

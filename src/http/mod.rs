@@ -13,6 +13,7 @@ pub(crate) mod limits;
 pub mod path;
 pub(crate) mod request_id;
 pub(crate) mod timeline;
+pub(crate) mod trace_context;
 
 pub(crate) use answer::Answer;
 pub(crate) use body::{Body, BodyFault, BoxError, RequestBody};

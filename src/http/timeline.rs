@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(crate) struct Timeline {
     started: Instant,
+    queue_began: Cell<Option<Instant>>,
     queued: Cell<Duration>,
     handed_over: Cell<Option<Instant>>,
     first_byte: Cell<Option<Instant>>,
@@ -20,6 +21,7 @@ impl Timeline {
     pub(crate) fn start(now: Instant) -> Self {
         Self {
             started: now,
+            queue_began: Cell::new(None),
             queued: Cell::new(Duration::ZERO),
             handed_over: Cell::new(None),
             first_byte: Cell::new(None),
@@ -31,8 +33,9 @@ impl Timeline {
         self.started
     }
 
-    /// Notes how long the request waited for a place at the upstream (a PHP process).
-    pub(crate) fn queued(&self, waited: Duration) {
+    /// Notes that the request waited for a place at the upstream (a PHP process), from `began` for `waited`.
+    pub(crate) fn queued(&self, began: Instant, waited: Duration) {
+        self.queue_began.set(Some(began));
         self.queued.set(waited);
     }
 
@@ -53,6 +56,16 @@ impl Timeline {
     /// How long the request waited for a place at the upstream.
     pub(crate) fn queue_time(&self) -> Duration {
         self.queued.get()
+    }
+
+    /// When it began to wait, if it had to.
+    pub(crate) fn queue_began(&self) -> Option<Instant> {
+        self.queue_began.get()
+    }
+
+    /// When the request was handed over, for the last time.
+    pub(crate) fn last_handed_over(&self) -> Option<Instant> {
+        self.handed_over.get()
     }
 
     /// From handing over to the first byte back, without queueing; `None` before the first byte.

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ::http::header::{CONTENT_LENGTH, HOST, REFERER, USER_AGENT};
 use ::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
@@ -19,8 +19,11 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::access_log::Lines;
-use super::counters::{CheckStats, Outcome, RouteCell, RouteStats, TRUNCATED, UpstreamCell, UpstreamStats, WorkerCell};
+use super::counters::{
+    CheckStats, Exemplar, Outcome, RouteCell, RouteStats, TRUNCATED, UpstreamCell, UpstreamStats, WorkerCell,
+};
 use super::line::{Ended, Line};
+use super::trace::{Trace, Tracer};
 use super::{Side, UNMATCHED};
 use crate::http::{Answer, Body, BoxError, CanonicalPath, Client, Timeline};
 
@@ -36,11 +39,18 @@ struct Worker {
     cell: Arc<WorkerCell>,
     unmatched: Option<Arc<RouteCell>>,
     lines: Option<Lines>,
+    tracer: Option<Tracer>,
 }
 
 impl Recorder {
-    pub(super) fn new(index: usize, cell: Arc<WorkerCell>, unmatched: &RouteStats, lines: Option<Lines>) -> Self {
-        Self { worker: Rc::new(Worker { index, cell, unmatched: unmatched.cell(index), lines }) }
+    pub(super) fn new(
+        index: usize,
+        cell: Arc<WorkerCell>,
+        unmatched: &RouteStats,
+        lines: Option<Lines>,
+        tracer: Option<Tracer>,
+    ) -> Self {
+        Self { worker: Rc::new(Worker { index, cell, unmatched: unmatched.cell(index), lines, tracer }) }
     }
 
     /// Opens the exchange of a request whose head is there, which was at `now`.
@@ -54,7 +64,7 @@ impl Recorder {
         client: &Client,
         request_id: &HeaderValue,
     ) -> Box<Exchange> {
-        let told = self.worker.lines.is_some().then(|| Told {
+        let told = (self.worker.lines.is_some() || self.worker.tracer.is_some()).then(|| Told {
             method: method.clone(),
             target: target.clone(),
             client: Arc::clone(&client.ip_text),
@@ -69,6 +79,7 @@ impl Recorder {
             timeline: Timeline::start(now),
             worker: Rc::clone(&self.worker),
             told,
+            trace: None,
             head_only: method == Method::HEAD,
             route: None,
             serve: None,
@@ -108,7 +119,7 @@ impl Recorder {
     }
 }
 
-/// What only the access log wants to know; gathered only when there is one.
+/// What only the access log and traces want to know; gathered only where there is either.
 #[derive(Debug)]
 struct Told {
     method: Method,
@@ -136,6 +147,7 @@ pub(crate) struct Exchange {
     timeline: Timeline,
     worker: Rc<Worker>,
     told: Option<Told>,
+    trace: Option<Box<Trace>>,
     head_only: bool,
     route: Option<Arc<RouteCell>>,
     serve: Option<(&'static str, u64)>,
@@ -161,6 +173,25 @@ impl Exchange {
             told.host = headers.get(HOST).cloned();
             told.user_agent = headers.get(USER_AGENT).cloned();
             told.referer = headers.get(REFERER).cloned();
+        }
+    }
+
+    /// Joins the trace that the request comes with, or begins one; the headers then tell the sides.
+    pub(crate) fn traced(&mut self, headers: &mut HeaderMap, trusted: bool) {
+        if let Some(tracer) = &self.worker.tracer {
+            self.trace = Some(Box::new(tracer.join(headers, trusted)));
+        }
+    }
+
+    /// The moment, if the exchange's spans are recorded.
+    pub(crate) fn moment(&self) -> Option<Instant> {
+        self.trace.as_ref().filter(|trace| trace.sampled).map(|_| Instant::now())
+    }
+
+    /// A check looked at the request from that moment until now.
+    pub(crate) fn examined(&mut self, check: &Arc<CheckStats>, began: Option<Instant>) {
+        if let (Some(trace), Some(began)) = (&mut self.trace, began) {
+            trace.examined(check, began);
         }
     }
 
@@ -275,11 +306,24 @@ impl Exchange {
         if let (Some(lines), Some(told)) = (&self.worker.lines, &self.told) {
             lines.append(&self.line(told, &outcome));
         }
+        self.finish_trace(&outcome);
+    }
+
+    fn finish_trace(&self, outcome: &Outcome) {
+        let Some(trace) = self.trace.as_ref().filter(|trace| trace.sampled) else { return };
+        let (Some(tracer), Some(told)) = (&self.worker.tracer, &self.told) else { return };
+        tracer.finish(trace.spans(&self.line(told, outcome), &self.timeline));
+        if let Some(route) = self.counted_on() {
+            let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let exemplar = Exemplar { trace_id: trace.trace_id, took: outcome.total, since_epoch };
+            route.side(self.side).exemplify(exemplar);
+        }
     }
 
     fn line<'a>(&'a self, told: &'a Told, outcome: &Outcome) -> Line<'a> {
         Line {
             request_id: &told.request_id,
+            trace_id: self.trace.as_ref().map(|trace| trace.trace_id),
             client: &told.client,
             method: told.method.as_str(),
             host: told.host.as_ref(),

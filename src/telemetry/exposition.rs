@@ -11,8 +11,8 @@ use super::counters::{CheckStats, FAILURES, REFUSALS, STATUS_CLASSES, SideTotals
 use super::family::{Family, Histogram, Labels};
 use super::metrics::{
     BUILD, BYTES_IN, BYTES_OUT, CHECK_REFUSED, CONNECTIONS, CPU, DURATION, Format, GENERATION, Gauges, IN_FLIGHT,
-    LOG_DROPPED, MEMORY, Metric, QUANTILE, REFUSED, RELOADS, REQUESTS, SERVE, SERVICE, STALLS, UPSTREAM_CONNECTIONS,
-    UPSTREAM_FAILURES, UPSTREAM_QUEUE, UPSTREAM_QUEUE_SECONDS,
+    LOG_DROPPED, MEMORY, Metric, QUANTILE, REFUSED, RELOADS, REQUESTS, SERVE, SERVICE, STALLS, TRACES_DROPPED,
+    UPSTREAM_CONNECTIONS, UPSTREAM_FAILURES, UPSTREAM_QUEUE, UPSTREAM_QUEUE_SECONDS,
 };
 use super::window::{Figures, Latency, Window};
 use super::{Side, Telemetry};
@@ -57,6 +57,7 @@ struct Reading {
     connections: u64,
     connections_refused: u64,
     log_dropped: u64,
+    traces_dropped: u64,
     process: Option<Process>,
 }
 
@@ -105,6 +106,7 @@ impl Reading {
             connections: telemetry.connections(),
             connections_refused: telemetry.connections_refused(),
             log_dropped: telemetry.log_lines_dropped(),
+            traces_dropped: telemetry.traces_dropped(),
             process: Process::read(),
         }
     }
@@ -188,6 +190,7 @@ impl Reading {
         gauges(out, &CONNECTIONS, [([], self.connections)])?;
         counters(out, &REFUSED, [([], self.connections_refused)])?;
         counters(out, &LOG_DROPPED, [([], self.log_dropped)])?;
+        counters(out, &TRACES_DROPPED, [([], self.traces_dropped)])?;
         gauges(out, &BUILD, [([("version", env!("CARGO_PKG_VERSION"))], 1_u64)])?;
         counters(out, &CPU, self.process.iter().map(|process| ([], process.cpu_seconds)))?;
         gauges(out, &MEMORY, self.process.iter().map(|process| ([], process.resident_bytes)))

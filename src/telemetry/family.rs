@@ -443,8 +443,9 @@ mod tests {
             family.append(&mut out, format).unwrap();
             String::from_utf8(out).unwrap()
         };
-        let line = "d_seconds_bucket{le=\"0.02\",a=\"b\"} 1 # {trace_id=\"00000000000000000000000000000abc\"} 0.02 7.500000000\n";
-        assert!(written(Format::OpenMetrics).contains(line), "{}", written(Format::OpenMetrics));
+        let id = format!("{:032x}", 0xabc);
+        let line = format!("d_seconds_bucket{{le=\"0.02\",a=\"b\"}} 1 # {{trace_id=\"{id}\"}} 0.02 7.500000000\n");
+        assert!(written(Format::OpenMetrics).contains(&line), "{}", written(Format::OpenMetrics));
         assert!(!written(Format::Prometheus).contains("trace_id"));
     }
 }

@@ -109,6 +109,8 @@ metrics! {
         "Client connections closed unread because there were too many";
     LOG_DROPPED = Counter "strangler_access_log_dropped_total" []
         "Lines of the access log that could not be written in time";
+    TRACES_DROPPED = Counter "strangler_traces_dropped_total" []
+        "Traces that were to be exported and could not be in time";
     BUILD = Gauge "strangler_build_info" ["version"]
         "Always 1; the label says which version runs";
     CPU = Counter "process_cpu_seconds_total" []

@@ -15,10 +15,12 @@ mod histogram;
 mod line;
 mod metrics;
 mod readiness;
+mod trace;
 mod window;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
@@ -27,10 +29,12 @@ pub(crate) use self::counters::{CheckStats, RouteStats, UpstreamStats};
 pub(crate) use self::exchange::{Exchange, Recorded, Recorder};
 pub(crate) use self::metrics::{Format, Gauges, HandlerGauge, RouteGauge, UpstreamGauge};
 pub(crate) use self::readiness::Readiness;
+pub(crate) use self::trace::{Exporter, TraceSettings, WHOLE as TRACES_WHOLE};
 pub(crate) use self::window::{Figures, Latency, Window};
 
 use self::access_log::AccessLog;
 use self::counters::WorkerCell;
+use self::trace::Tracer;
 
 /// The name under which requests that no route matched are counted and logged.
 pub(crate) const UNMATCHED: &str = "-";
@@ -69,6 +73,8 @@ pub(crate) struct Telemetry {
     workers: Box<[Arc<WorkerCell>]>,
     unmatched: Arc<RouteStats>,
     log: AccessLog,
+    tracer: Mutex<Option<Tracer>>,
+    traces_dropped: Arc<AtomicU64>,
     readiness: Readiness,
 }
 
@@ -94,6 +100,8 @@ impl Telemetry {
             workers: (0..workers).map(|_| Arc::default()).collect(),
             unmatched: Arc::new(RouteStats::new(UNMATCHED, workers, Instant::now())),
             log,
+            tracer: Mutex::default(),
+            traces_dropped: Arc::default(),
             readiness: Readiness::default(),
         }
     }
@@ -125,7 +133,8 @@ impl Telemetry {
     pub(crate) fn recorder(&self, index: usize) -> Recorder {
         let cell = self.workers.get(index).cloned().unwrap_or_default();
         let lines = self.log.lines(&cell);
-        Recorder::new(index, cell, &self.unmatched, lines)
+        let tracer = self.tracer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Recorder::new(index, cell, &self.unmatched, lines, tracer)
     }
 
     /// Closes the slices of time that are over. The control plane calls it every ten seconds or more often.
@@ -133,6 +142,23 @@ impl Telemetry {
         for route in self.routes() {
             route.tick(now);
         }
+    }
+
+    /// Has the recorders that are made from now on make traces; somebody must run what sends them.
+    pub(crate) fn trace(&self, settings: &TraceSettings) -> Exporter {
+        let (tracer, exporter) = Tracer::new(settings, &self.traces_dropped);
+        *self.tracer.lock().unwrap_or_else(PoisonError::into_inner) = Some(tracer);
+        exporter
+    }
+
+    /// No more traces come: once the workers are gone, what sends them ends when all are sent.
+    pub(crate) fn end_traces(&self) {
+        self.tracer.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Traces that were to be exported and could not be.
+    fn traces_dropped(&self) -> u64 {
+        self.traces_dropped.load(Ordering::Relaxed)
     }
 
     /// Writes the last lines of the access log; called once the workers are gone.
