@@ -374,6 +374,7 @@ mod tests {
     fn line<'a>(request_id: &'a HeaderValue, path: &'a str, query: Option<&'a str>) -> Line<'a> {
         Line {
             request_id,
+            trace_id: None,
             client: "203.0.113.9",
             method: "GET",
             host: None,

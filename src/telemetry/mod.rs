@@ -14,6 +14,8 @@ mod family;
 mod histogram;
 mod line;
 mod metrics;
+#[cfg(test)]
+mod observability;
 mod readiness;
 mod trace;
 mod window;
