@@ -94,13 +94,19 @@ async fn every_query_of_the_dashboard_and_the_rules_has_data() {
     let php = php().start().await;
     let (collector, _spans) = collector().await;
     let gateway = everything(&php, collector.url()).await;
-    traffic(&gateway).await;
     let prometheus = prometheus(gateway.admin(), "").await;
-    prometheus.until("strangler_route_serve{serve=\"new\"} == 0").await;
+    // A rate is of what came after Prometheus first saw the series.
+    traffic(&gateway).await;
+    prometheus.until("strangler_requests_total{route=\"page\",side=\"legacy\"} > 0").await;
+    traffic(&gateway).await;
+    prometheus.until("rate(strangler_requests_total{route=\"page\",side=\"legacy\"}[1m]) > 0").await;
+    prometheus.until("strangler_route_serve{route=\"page\",serve=\"new\"} == 0").await;
     gateway.edit(|text| text.replacen("serve = \"legacy\"", "serve = \"new\"", 1));
     gateway.until_newer(1).await;
     traffic(&gateway).await;
     prometheus.until("strangler_requests_total{route=\"page\",side=\"new\"} > 0").await;
+    traffic(&gateway).await;
+    prometheus.until("rate(strangler_requests_total{route=\"page\",side=\"new\"}[1m]) > 0").await;
 
     let text = std::fs::read_to_string(repository("docs/observability/grafana.json")).expect("the dashboard");
     let dashboard: Value = serde_json::from_str(&text).expect("JSON");

@@ -360,13 +360,15 @@ impl Text<'_> {
             self.out.push_str(if n == 0 { "" } else { "," });
             self.out.push_str(name);
             self.out.push_str("=\"");
-            for c in value.chars() {
-                match c {
-                    '"' => self.out.push_str("\\\""),
-                    '\\' => self.out.push_str("\\\\"),
-                    '\n' => self.out.push_str("\\n"),
-                    other => self.out.push(other),
-                }
+            for piece in value.split_inclusive(['"', '\\', '\n']) {
+                let plain = piece.trim_end_matches(['"', '\\', '\n']);
+                self.out.push_str(plain);
+                self.out.push_str(match piece.strip_prefix(plain) {
+                    Some("\"") => "\\\"",
+                    Some("\\") => "\\\\",
+                    Some("\n") => "\\n",
+                    _ => "",
+                });
             }
             self.out.push('"');
         }
@@ -434,8 +436,8 @@ mod tests {
     #[test]
     fn an_exemplar_stands_in_its_own_bucket_and_only_where_the_format_has_room() {
         let metric = Metric { name: "d_seconds", kind: Kind::Histogram, labels: &["a"], help: "Help" };
-        let mut histogram = Histogram::of(&recorded(&[20]), Format::OpenMetrics);
-        histogram.exemplify(0xabc, Duration::from_millis(20), Duration::new(7, 500_000_000));
+        let mut histogram = Histogram::of(&recorded(&[25]), Format::OpenMetrics);
+        histogram.exemplify(0xabc, Duration::from_millis(25), Duration::new(7, 500_000_000));
         let mut family = Family::of(&metric);
         family.histogram(&[("a", "b")], histogram);
         let written = |format| {
@@ -444,7 +446,7 @@ mod tests {
             String::from_utf8(out).unwrap()
         };
         let id = format!("{:032x}", 0xabc);
-        let line = format!("d_seconds_bucket{{le=\"0.02\",a=\"b\"}} 1 # {{trace_id=\"{id}\"}} 0.02 7.500000000\n");
+        let line = format!("d_seconds_bucket{{le=\"0.03\",a=\"b\"}} 1 # {{trace_id=\"{id}\"}} 0.025 7.500000000\n");
         assert!(written(Format::OpenMetrics).contains(&line), "{}", written(Format::OpenMetrics));
         assert!(!written(Format::Prometheus).contains("trace_id"));
     }

@@ -62,7 +62,7 @@ fn alerts() -> Vec<Alert> {
         alert(
             "StranglerNewSideSlower",
             format!(
-                "{0}{{side=\"new\",quantile=\"0.99\"}} / on (route, instance) group_left \
+                "{0}{{side=\"new\",quantile=\"0.99\"}} / ignoring (side) \
                  ({0}{{side=\"legacy\",quantile=\"0.99\"}} > 0)",
                 QUANTILE.name
             ),
