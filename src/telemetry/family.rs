@@ -180,7 +180,7 @@ impl Family {
             return self.encode_length_delimited(out).map_err(|_| fmt::Error);
         }
         let mut text = String::new();
-        Text { out: &mut text, open_metrics: format == Format::OpenMetrics }.family(self)?;
+        Text { out: &mut text, open_metrics: format == Format::OpenMetrics, bounds: Vec::new() }.family(self)?;
         out.extend_from_slice(text.as_bytes());
         Ok(())
     }
@@ -261,6 +261,8 @@ fn native_buckets(distribution: &Distribution) -> Vec<(i32, u64)> {
 struct Text<'a> {
     out: &'a mut String,
     open_metrics: bool,
+    /// Bounds as they were written before: they are the same for every series.
+    bounds: Vec<(f64, String)>,
 }
 
 impl Text<'_> {
@@ -276,6 +278,8 @@ impl Text<'_> {
     }
 
     fn sample(&mut self, name: &str, Sample { labels, gauge, counter, summary, histogram }: &Sample) -> fmt::Result {
+        // Once for all of the sample's lines.
+        let labels = &*written(labels);
         if let Some(Number { value }) = gauge.or(*counter) {
             self.line(name, "", labels, None, value)?;
         }
@@ -295,12 +299,12 @@ impl Text<'_> {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a count beyond 2^53 is told to the nearest number there is")]
-    fn bucket(&mut self, name: &str, labels: &[Label], bucket: &Bucket) -> fmt::Result {
-        self.series(name, "_bucket", labels, Some(("le", bucket.bound)))?;
+    fn bucket(&mut self, name: &str, labels: &str, bucket: &Bucket) -> fmt::Result {
+        self.series(name, "_bucket", labels, Some(("le", bucket.bound)));
         number(self.out, bucket.up_to as f64)?;
         if let Some(Exemplar { labels, value, timestamp }) = bucket.exemplar.as_ref().filter(|_| self.open_metrics) {
             self.out.push_str(" # {");
-            self.labels(labels)?;
+            self.out.push_str(&written(labels));
             self.out.push_str("} ");
             number(self.out, *value)?;
             if let Some(Timestamp { seconds, nanos }) = timestamp {
@@ -312,27 +316,20 @@ impl Text<'_> {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a count beyond 2^53 is told to the nearest number there is")]
-    fn count_and_sum(&mut self, name: &str, labels: &[Label], count: u64, sum: f64) -> fmt::Result {
+    fn count_and_sum(&mut self, name: &str, labels: &str, count: u64, sum: f64) -> fmt::Result {
         self.line(name, "_count", labels, None, count as f64)?;
         self.line(name, "_sum", labels, None, sum)
     }
 
-    fn line(
-        &mut self,
-        name: &str,
-        suffix: &str,
-        labels: &[Label],
-        bound: Option<(&str, f64)>,
-        value: f64,
-    ) -> fmt::Result {
-        self.series(name, suffix, labels, bound)?;
+    fn line(&mut self, name: &str, suffix: &str, labels: &str, bound: Option<(&str, f64)>, value: f64) -> fmt::Result {
+        self.series(name, suffix, labels, bound);
         number(self.out, value)?;
         self.out.push('\n');
         Ok(())
     }
 
     /// `name_suffix{label="value",le="0.1"} `
-    fn series(&mut self, name: &str, suffix: &str, labels: &[Label], bound: Option<(&str, f64)>) -> fmt::Result {
+    fn series(&mut self, name: &str, suffix: &str, labels: &str, bound: Option<(&str, f64)>) {
         self.out.push_str(name);
         self.out.push_str(suffix);
         if bound.is_some() || !labels.is_empty() {
@@ -340,44 +337,55 @@ impl Text<'_> {
             if let Some((label, bound)) = bound {
                 self.out.push_str(label);
                 self.out.push_str("=\"");
-                // With its point, as OpenMetrics has it; the same in both, so that the series are the same.
-                if bound.is_finite() {
-                    write!(self.out, "{bound:?}")?
-                } else {
-                    self.out.push_str("+Inf")
-                }
+                self.bound(bound);
                 self.out.push_str(if labels.is_empty() { "\"" } else { "\"," });
             }
-            self.labels(labels)?;
+            self.out.push_str(labels);
             self.out.push('}');
         }
         self.out.push(' ');
-        Ok(())
     }
 
-    fn labels(&mut self, labels: &[Label]) -> fmt::Result {
-        for (n, Label { name, value }) in labels.iter().enumerate() {
-            self.out.push_str(if n == 0 { "" } else { "," });
-            self.out.push_str(name);
-            self.out.push_str("=\"");
-            for piece in value.split_inclusive(['"', '\\', '\n']) {
-                let plain = piece.trim_end_matches(['"', '\\', '\n']);
-                self.out.push_str(plain);
-                self.out.push_str(match piece.strip_prefix(plain) {
-                    Some("\"") => "\\\"",
-                    Some("\\") => "\\\\",
-                    Some("\n") => "\\n",
-                    _ => "",
-                });
-            }
-            self.out.push('"');
+    /// With its point, as OpenMetrics has it; the same in both formats, so that the series are the same.
+    fn bound(&mut self, bound: f64) {
+        if let Some((_, text)) = self.bounds.iter().find(|(known, _)| *known == bound) {
+            return self.out.push_str(text);
         }
-        Ok(())
+        let text = if bound.is_finite() { format!("{bound:?}") } else { "+Inf".to_owned() };
+        self.out.push_str(&text);
+        self.bounds.push((bound, text));
     }
+}
+
+/// `label="value",other="value"`
+fn written(labels: &[Label]) -> String {
+    let mut out = String::new();
+    for (n, Label { name, value }) in labels.iter().enumerate() {
+        out.push_str(if n == 0 { "" } else { "," });
+        out.push_str(name);
+        out.push_str("=\"");
+        for piece in value.split_inclusive(['"', '\\', '\n']) {
+            let plain = piece.trim_end_matches(['"', '\\', '\n']);
+            out.push_str(plain);
+            out.push_str(match piece.strip_prefix(plain) {
+                Some("\"") => "\\\"",
+                Some("\\") => "\\\\",
+                Some("\n") => "\\n",
+                _ => "",
+            });
+        }
+        out.push('"');
+    }
+    out
 }
 
 /// A whole number without a point: a counter is easier to read that way, and shorter.
 fn number(out: &mut String, value: f64) -> fmt::Result {
+    const EXACT: f64 = (1_u64 << 53) as f64;
+    if value.fract() == 0.0 && (0.0..=EXACT).contains(&value) {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is one of the whole numbers")]
+        return write!(out, "{}", value as u64);
+    }
     write!(out, "{value}")
 }
 
