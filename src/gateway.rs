@@ -72,13 +72,19 @@ impl Worker {
     }
 
     /// Answers one request that came from `peer`, and whose head was there at `now`.
-    pub(crate) async fn serve(&self, request: Request<Incoming>, peer: &Client, now: Instant) -> Response<Recorded> {
+    pub(crate) async fn serve(
+        &self,
+        mut request: Request<Incoming>,
+        peer: &Client,
+        now: Instant,
+    ) -> Response<Recorded> {
         let table = self.table.current();
         let client = peer.behind(&table.edge.trusted_proxies, request.headers());
         let request_id = request_id::of(request.headers(), client.via_trusted_proxy);
         let accept = request.headers().get(ACCEPT).cloned();
         let mut exchange = self.recorder.open(now, request.method(), request.uri(), &client, &request_id);
         exchange.headers(request.headers());
+        exchange.traced(request.headers_mut(), client.via_trusted_proxy);
 
         let outcome = answer(&table, request, client, &request_id, &mut exchange).await;
 
@@ -253,7 +259,9 @@ async fn examine<'t>(
         let authority = authority.as_ref().map(|asked| asked as &dyn Authority);
         let Inbound { head, body, client, request_id, deadline, .. } = &mut *inbound;
         let mut subject = Subject { head, host, client, request_id, body, deadline: *deadline };
+        let began = exchange.moment();
         let verdict = check.examine(&mut subject, authority).await;
+        exchange.examined(stats, began);
         if check.session().is_some_and(Session::samples_parity) && route.choose().0 == Side::Legacy {
             examined.compared.push((checked, verdict.word()));
             if !matches!(verdict, Verdict::Pass(_)) {

@@ -6,7 +6,8 @@ set -euo pipefail
 
 demo=(php-fpm php-sqlite3)
 tests=("${demo[@]}" php php-cli php-igbinary php-redis php-mysql php-mbstring php-xml php-gd php-curl
-  redis-server mariadb-server wordpress nginx-light wrk curl chromium chromium-driver)
+  redis-server mariadb-server wordpress nginx-light wrk curl chromium chromium-driver
+  prometheus python3-prometheus-client)
 bench=("${tests[@]}" libnginx-mod-http-lua lua-nginx-redis)
 
 case "${1:-}" in

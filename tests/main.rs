@@ -27,6 +27,7 @@ mod fpm_faults;
 mod handlers;
 mod http_upstream;
 mod metrics;
+mod observability;
 mod reload;
 mod routing;
 mod shop;

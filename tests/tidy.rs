@@ -11,8 +11,12 @@ const ROOMS: [&str; 11] =
 const NEIGHBOURS: [&str; 3] = ["check", "upstream", "telemetry"];
 
 /// Libraries that one room keeps from all others.
-const ONLY_ROOM_WITH: [(&str, &[&str]); 3] =
-    [("toml", &["config"]), ("notify", &["config"]), ("prometheus_client", &["telemetry"])];
+const ONLY_ROOM_WITH: [(&str, &[&str]); 4] = [
+    ("toml", &["config"]),
+    ("notify", &["config"]),
+    ("prost", &["telemetry"]),
+    ("opentelemetry_proto", &["telemetry"]),
+];
 
 fn sources() -> Vec<(String, PathBuf, String)> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {

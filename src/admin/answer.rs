@@ -119,7 +119,7 @@ impl Admin {
         let format = Format::negotiate(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
         let gauges = gauges::of(&self.table.current(), &self.reloads.snapshot(), &self.costs.known());
         match self.telemetry.metrics(gauges, format) {
-            Ok(text) => reply(StatusCode::OK, format.content_type(), text),
+            Ok(metrics) => reply(StatusCode::OK, format.content_type(), metrics),
             Err(_) => own(Answer::Internal),
         }
     }

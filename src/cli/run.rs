@@ -29,6 +29,9 @@ use crate::telemetry::Telemetry;
 use crate::upstream::Handler;
 use crate::upstream::fastcgi::SpawnError;
 
+/// How long the last traces may take to be sent.
+const LAST_TRACES: Duration = Duration::from_secs(2);
+
 #[derive(Clone, Debug, Args)]
 pub(super) struct Options {
     /// Say where it listens as one line of JSON, and log as JSON
@@ -87,6 +90,7 @@ async fn serve(path: &Path, json: bool, program: Program) -> Result<(), Failure>
     // Read once to learn how many workers there are, and once more with counters for them.
     let first = load(path, &handlers, &Telemetry::idle())?;
     let telemetry = Telemetry::new(first.workers, &first.access_log).map_err(Failure::AccessLog)?;
+    let exporting = first.trace.as_ref().map(|settings| tokio::task::spawn_local(telemetry.trace(settings).run()));
     let Loaded { table, listen, workers, started, warnings, .. } = load(path, &handlers, &telemetry)?;
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -125,6 +129,10 @@ async fn serve(path: &Path, json: bool, program: Program) -> Result<(), Failure>
     go_down(server, &drain, within, &mut signals).await;
     keeping.abort();
     children.stop().await;
+    telemetry.end_traces();
+    if let Some(exporting) = exporting {
+        let _ = tokio::time::timeout(LAST_TRACES, exporting).await;
+    }
     telemetry.close();
     tracing::info!("ended");
     Ok(())

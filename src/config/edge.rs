@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use ::http::Uri;
 use ipnet::IpNet;
 
 use super::reader::{
@@ -14,7 +15,7 @@ use super::upstream::secret;
 use crate::admin::Token;
 use crate::http::{Limits, Timeouts};
 use crate::route::Edge;
-use crate::telemetry::Destination;
+use crate::telemetry::{Destination, TRACES_WHOLE, TraceSettings};
 
 /// Where the gateway listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +34,7 @@ pub(super) struct Fixed {
     pub(super) listen: Listen,
     pub(super) workers: usize,
     pub(super) access_log: Destination,
+    pub(super) trace: Option<TraceSettings>,
 }
 
 impl Fixed {
@@ -42,6 +44,7 @@ impl Fixed {
             ("[listen]", self.listen != next.listen),
             ("workers", self.workers != next.workers),
             ("access_log", self.access_log != next.access_log),
+            ("[trace]", self.trace != next.trace),
         ];
         let changed = changed.into_iter().filter(|(_, changed)| *changed);
         changed
@@ -83,6 +86,40 @@ pub(super) fn server(file: &Reader<'_>) -> (Edge, usize, Destination) {
         drain: reader.get("drain", duration_or_zero).unwrap_or_default(),
     };
     (edge, workers, access_log)
+}
+
+pub(super) fn trace(file: &Reader<'_>) -> Option<TraceSettings> {
+    file.node("trace")?;
+    let reader = file.table("trace")?;
+    let (endpoint, sample) = (reader.get("endpoint", collector), reader.get("sample", percentage));
+    Some(TraceSettings { endpoint: endpoint?, sample: sample? })
+}
+
+/// `http://host:port`, to which OTLP's own path is added.
+fn collector(value: &Value<'_>) -> Option<Uri> {
+    let text = text(value)?;
+    let plain = text.strip_prefix("http://").filter(|rest| !rest.is_empty() && !rest.contains(['?', '#', '@']));
+    let endpoint = plain.and_then(|rest| format!("http://{}/v1/traces", rest.trim_end_matches('/')).parse().ok());
+    if endpoint.is_none() {
+        let remedy = "write one like \"http://127.0.0.1:4318\"; a collector that wants TLS gets traces through one beside the gateway";
+        value.fault(format!("\"{text}\" is not a collector's address"), remedy);
+    }
+    endpoint
+}
+
+/// `"1%"`, `"0.05%"`: in parts of a whole.
+fn percentage(value: &Value<'_>) -> Option<u32> {
+    let text = text(value)?;
+    let percent = text.strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
+    let Some(percent) = percent.filter(|percent| (0.0..=100.0).contains(percent)) else {
+        value.fault(
+            format!("\"{text}\" is not a share of all requests"),
+            "write \"0%\" to \"100%\", like \"1%\" or \"0.1%\"",
+        );
+        return None;
+    };
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a whole is at most that")]
+    Some((percent / 100.0 * f64::from(TRACES_WHOLE)).round() as u32)
 }
 
 // A key that cannot be read leaves the default: the fault is noted, the table will not be used.

@@ -34,7 +34,7 @@ pub(crate) use self::flip::{FlipError, flip};
 use self::reader::Reader;
 pub(crate) use self::watch::{Context, Watcher};
 use crate::route::RouteTable;
-use crate::telemetry::{Destination, Telemetry};
+use crate::telemetry::{Destination, Telemetry, TraceSettings};
 use crate::upstream::fastcgi::local;
 use crate::upstream::{Handler, Target};
 
@@ -57,6 +57,7 @@ pub(crate) struct Loaded {
     /// Never 0: one per core has become their number.
     pub(crate) workers: usize,
     pub(crate) access_log: Destination,
+    pub(crate) trace: Option<TraceSettings>,
     /// What a watcher compares later files with.
     pub(crate) started: Started,
     /// What is no fault but deserves a look, each with its place.
@@ -106,9 +107,16 @@ fn parse(path: &Path, text: &str, known: &Known<'_>) -> Result<Loaded, Faults> {
     if fixed.workers == 0 {
         fixed.workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     }
-    let Fixed { listen, workers, access_log } = fixed.clone();
-    let mut loaded =
-        Loaded { table, listen, workers, access_log, started: Started { hash: source::hash(text), fixed }, warnings };
+    let Fixed { listen, workers, access_log, trace } = fixed.clone();
+    let mut loaded = Loaded {
+        table,
+        listen,
+        workers,
+        access_log,
+        trace,
+        started: Started { hash: source::hash(text), fixed },
+        warnings,
+    };
     loaded.warnings.extend(pool_warnings(&loaded.table));
     Ok(loaded)
 }
@@ -124,12 +132,13 @@ fn read_sheet(sheet: &Sheet<'_>, text: &str, known: &Known<'_>) -> Option<(Route
     }
     let file = Reader::open(sheet, &spec::FILE, document.get_ref(), 0..0);
     let listen = edge::listen(&file);
+    let trace = edge::trace(&file);
     let (edge, workers, access_log) = edge::server(&file);
     let upstreams = upstream::upstreams(&file, known.previous);
     let checks = check::checks(&file, &upstreams, known.previous);
     let handlers = handler::handlers(&file, &checks, known.previous);
     let table = routes::table(&file, edge, &upstreams, &checks, &handlers, known)?;
-    Some((table, Fixed { listen, workers, access_log }))
+    Some((table, Fixed { listen, workers, access_log, trace }))
 }
 
 /// A local pool with fewer processes than the gateway may keep busy makes requests wait unseen, in

@@ -119,6 +119,7 @@ pub(super) static FILE: Section = Section {
         section("defaults", &[&DEFAULTS], "What every route inherits."),
         section("route", &[&ROUTE], "One rule each: what it matches, its two sides, who serves."),
         section("group", &[&GROUP], "Routes under one prefix that share what the group says."),
+        section("trace", &[&TRACE], "Traces of requests, for a collector; without it there are none."),
         later("tls", "[[tls]]", "TLS is"),
         section(
             "check",
@@ -146,6 +147,21 @@ pub(super) static LISTEN: Section = Section {
             "What an operator sends to flip a route by the admin port, and to read its API from another machine: 16 characters or more.",
         ),
         later("https", "listen.https", "TLS is"),
+    ]],
+};
+
+pub(super) static TRACE: Section = Section {
+    title: "[trace]",
+    meaning: "Every request gets a trace id, which its sides (`traceparent`) and the access log are told. The spans of a share \
+              of them go to a collector, as OTLP over HTTP. Cannot change while it runs.",
+    keys: &[&[
+        value("endpoint", "address", Default::Required, "The collector: `http://host:port`; `/v1/traces` is added."),
+        value(
+            "sample",
+            "percentage",
+            Default::Value("\"1%\""),
+            "How many requests are recorded; where a trusted proxy sent a `traceparent`, its flag decides instead.",
+        ),
     ]],
 };
 

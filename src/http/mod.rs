@@ -14,6 +14,7 @@ pub(crate) mod limits;
 pub mod path;
 pub(crate) mod request_id;
 pub(crate) mod timeline;
+pub(crate) mod trace_context;
 pub(crate) mod urlencoded;
 
 pub(crate) use answer::Answer;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(crate) struct Timeline {
     started: Instant,
+    queue_began: Cell<Option<Instant>>,
     queued: Cell<Duration>,
     handed_over: Cell<Option<Instant>>,
     attempts: Cell<u32>,
@@ -21,6 +22,7 @@ impl Timeline {
     pub(crate) fn start(now: Instant) -> Self {
         Self {
             started: now,
+            queue_began: Cell::new(None),
             queued: Cell::new(Duration::ZERO),
             handed_over: Cell::new(None),
             attempts: Cell::new(0),
@@ -33,8 +35,9 @@ impl Timeline {
         self.started
     }
 
-    /// Notes how long the request waited for a place at the upstream (a PHP process).
-    pub(crate) fn queued(&self, waited: Duration) {
+    /// Notes that the request waited for a place at the upstream (a PHP process), from `began` for `waited`.
+    pub(crate) fn queued(&self, began: Instant, waited: Duration) {
+        self.queue_began.set(Some(began));
         self.queued.set(waited);
     }
 
@@ -61,6 +64,16 @@ impl Timeline {
     /// How often the request was handed over: more than once, if it was tried again.
     pub(crate) fn attempts(&self) -> u32 {
         self.attempts.get()
+    }
+
+    /// When it began to wait, if it had to.
+    pub(crate) fn queue_began(&self) -> Option<Instant> {
+        self.queue_began.get()
+    }
+
+    /// When the request was handed over, for the last time.
+    pub(crate) fn last_handed_over(&self) -> Option<Instant> {
+        self.handed_over.get()
     }
 
     /// From handing over to the first byte back, without queueing; `None` before the first byte.

@@ -269,6 +269,7 @@ mod tests {
     fn append(lines: &Lines, path: &str) {
         lines.append(&Line {
             request_id: &HeaderValue::from_static("r1"),
+            trace_id: None,
             client: "127.0.0.1",
             method: "GET",
             host: None,

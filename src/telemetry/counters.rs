@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::Side;
 use super::histogram::{Distribution, Histogram};
+use super::metrics::BOUNDS;
 use super::slowest::{Slow, Slowest};
 use super::window::{Curve, Figures, History, Latency, Window};
 
@@ -97,6 +98,7 @@ pub(crate) struct SideCell {
     apart: [Counter; Apart::ALL.len()],
     curves: [Histogram; Latency::ALL.len()],
     slowest: Slowest,
+    exemplars: Exemplars,
 }
 
 /// One exchange's end, as a side is charged with it.
@@ -169,6 +171,39 @@ impl SideCell {
             }
         }
         self.slowest.offer(outcome.total, || outcome.slow(request_id));
+    }
+
+    /// Names an exchange that was counted, for those who look at the histogram.
+    pub(crate) fn exemplify(&self, exemplar: Exemplar) {
+        self.exemplars.keep(exemplar);
+    }
+}
+
+/// One exchange whose trace can be looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Exemplar {
+    pub(crate) trace_id: u128,
+    pub(crate) took: Duration,
+    pub(crate) since_epoch: Duration,
+}
+
+/// The latest traced exchange of each classic bucket. Only what is sampled comes here; its worker never waits
+/// for a reader, but rather goes without.
+#[derive(Debug, Default)]
+struct Exemplars(Mutex<Option<Box<[Option<Exemplar>; BOUNDS.len() + 1]>>>);
+
+impl Exemplars {
+    fn keep(&self, exemplar: Exemplar) {
+        let Ok(mut kept) = self.0.try_lock() else { return };
+        let bucket = BOUNDS.partition_point(|bound| *bound < exemplar.took);
+        if let Some(place) = kept.get_or_insert_default().get_mut(bucket) {
+            *place = Some(exemplar);
+        }
+    }
+
+    fn kept(&self) -> Vec<Exemplar> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().flat_map(|buckets| buckets.iter().flatten()).copied().collect()
     }
 }
 
@@ -288,6 +323,14 @@ impl RouteStats {
             sum.get_or_insert_default().add(cell);
         }
         sum
+    }
+
+    /// Exchanges of one side whose traces can be looked up, the latest last.
+    pub(crate) fn exemplars(&self, side: Side) -> Vec<Exemplar> {
+        let cells = self.workers.iter().filter_map(OnceLock::get).filter_map(|cell| cell.peek(side));
+        let mut exemplars: Vec<Exemplar> = cells.flat_map(|cell| cell.exemplars.kept()).collect();
+        exemplars.sort_unstable_by_key(|exemplar| exemplar.since_epoch);
+        exemplars
     }
 
     /// One side's figures of the window that ends now; `None` when nothing was served in it.

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ::http::header::{CONTENT_LENGTH, HOST, REFERER, USER_AGENT};
 use ::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
@@ -20,9 +20,10 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::access_log::Lines;
 use super::counters::{
-    Apart, CheckStats, Outcome, RouteCell, RouteStats, TRUNCATED, UpstreamCell, UpstreamStats, WorkerCell,
+    Apart, CheckStats, Exemplar, Outcome, RouteCell, RouteStats, TRUNCATED, UpstreamCell, UpstreamStats, WorkerCell,
 };
 use super::line::{Ended, Line};
+use super::trace::{Trace, Tracer};
 use super::{Side, UNMATCHED};
 use crate::http::{Answer, Body, BoxError, CanonicalPath, Client, Timeline};
 
@@ -38,11 +39,18 @@ struct Worker {
     cell: Arc<WorkerCell>,
     unmatched: Option<Arc<RouteCell>>,
     lines: Option<Lines>,
+    tracer: Option<Tracer>,
 }
 
 impl Recorder {
-    pub(super) fn new(index: usize, cell: Arc<WorkerCell>, unmatched: &RouteStats, lines: Option<Lines>) -> Self {
-        Self { worker: Rc::new(Worker { index, cell, unmatched: unmatched.cell(index), lines }) }
+    pub(super) fn new(
+        index: usize,
+        cell: Arc<WorkerCell>,
+        unmatched: &RouteStats,
+        lines: Option<Lines>,
+        tracer: Option<Tracer>,
+    ) -> Self {
+        Self { worker: Rc::new(Worker { index, cell, unmatched: unmatched.cell(index), lines, tracer }) }
     }
 
     /// Opens the exchange of a request whose head is there, which was at `now`.
@@ -56,7 +64,7 @@ impl Recorder {
         client: &Client,
         request_id: &HeaderValue,
     ) -> Box<Exchange> {
-        let told = self.worker.lines.is_some().then(|| Told {
+        let told = (self.worker.lines.is_some() || self.worker.tracer.is_some()).then(|| Told {
             method: method.clone(),
             target: target.clone(),
             client: Arc::clone(&client.ip_text),
@@ -71,6 +79,7 @@ impl Recorder {
             worker: Rc::clone(&self.worker),
             told,
             request_id: request_id.clone(),
+            trace: None,
             head_only: method == Method::HEAD,
             route: None,
             serve: None,
@@ -110,7 +119,7 @@ impl Recorder {
     }
 }
 
-/// What only the access log wants to know; gathered only when there is one.
+/// What only the access log and traces want to know; gathered only where there is either.
 #[derive(Debug)]
 struct Told {
     method: Method,
@@ -138,6 +147,7 @@ pub(crate) struct Exchange {
     worker: Rc<Worker>,
     told: Option<Told>,
     request_id: HeaderValue,
+    trace: Option<Box<Trace>>,
     head_only: bool,
     route: Option<Arc<RouteCell>>,
     serve: Option<(&'static str, u64)>,
@@ -163,6 +173,25 @@ impl Exchange {
             told.host = headers.get(HOST).cloned();
             told.user_agent = headers.get(USER_AGENT).cloned();
             told.referer = headers.get(REFERER).cloned();
+        }
+    }
+
+    /// Joins the trace that the request comes with, or begins one; the headers then tell the sides.
+    pub(crate) fn traced(&mut self, headers: &mut HeaderMap, trusted: bool) {
+        if let Some(tracer) = &self.worker.tracer {
+            self.trace = Some(Box::new(tracer.join(headers, trusted)));
+        }
+    }
+
+    /// The moment, if the exchange's spans are recorded.
+    pub(crate) fn moment(&self) -> Option<Instant> {
+        self.trace.as_ref().filter(|trace| trace.sampled).map(|_| Instant::now())
+    }
+
+    /// A check looked at the request from that moment until now.
+    pub(crate) fn examined(&mut self, check: &Arc<CheckStats>, began: Option<Instant>) {
+        if let (Some(trace), Some(began)) = (&mut self.trace, began) {
+            trace.examined(check, began);
         }
     }
 
@@ -291,6 +320,19 @@ impl Exchange {
         if let (Some(lines), Some(told)) = (&self.worker.lines, &self.told) {
             lines.append(&self.line(told, &outcome));
         }
+        self.finish_trace(&outcome);
+    }
+
+    fn finish_trace(&self, outcome: &Outcome) {
+        let Some(trace) = self.trace.as_ref().filter(|trace| trace.sampled) else { return };
+        let (Some(tracer), Some(told)) = (&self.worker.tracer, &self.told) else { return };
+        tracer.finish(trace.spans(&self.line(told, outcome), &self.timeline));
+        // An exemplar is of a histogram that it is in.
+        if let Some(route) = self.counted_on().filter(|_| outcome.apart.is_none()) {
+            let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let exemplar = Exemplar { trace_id: trace.trace_id, took: outcome.total, since_epoch };
+            route.side(self.side).exemplify(exemplar);
+        }
     }
 
     /// Why the exchange says nothing of how fast its side answers, if it does not.
@@ -311,6 +353,7 @@ impl Exchange {
     fn line<'a>(&'a self, told: &'a Told, outcome: &Outcome) -> Line<'a> {
         Line {
             request_id: &self.request_id,
+            trace_id: self.trace.as_ref().map(|trace| trace.trace_id),
             client: &told.client,
             method: told.method.as_str(),
             host: told.host.as_ref(),

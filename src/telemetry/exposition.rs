@@ -1,34 +1,28 @@
-//! `/metrics`: the values of all metrics at one moment, as text.
+//! `/metrics`: the values of all metrics at one moment.
 //!
 //! Everything is read when it is asked for: workers' cells are added up, gauges are handed in, the
-//! process is looked up in `/proc`. The encoder writes OpenMetrics; Prometheus text is made of that.
+//! process is looked up in `/proc`. How a metric is written is [`super::family`]'s affair.
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet, text,
-};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Registry;
+use std::time::Instant;
 
 use super::counters::{
     Apart, CheckStats, FAILURES, LEGACY_VERDICTS, REFUSALS, STATUS_CLASSES, SideTotals, UpstreamTotals, VERDICTS,
 };
-use super::histogram::Distribution;
+use super::family::{Family, Histogram, Labels};
 use super::metrics::{
-    APART, BOUNDS, BUILD, BYTES_IN, BYTES_OUT, CHECK_CACHE, CHECK_PARITY, CHECK_REFUSED, CHECK_STORE_OPERATIONS,
+    APART, BUILD, BYTES_IN, BYTES_OUT, CHECK_CACHE, CHECK_PARITY, CHECK_REFUSED, CHECK_STORE_OPERATIONS,
     CHECK_STORE_SECONDS, CHECK_STORE_UP, CONNECTIONS, CPU, DURATION, Format, GENERATION, Gauges, IN_FLIGHT, KEY_USED,
-    Kind, LOG_DROPPED, MEMORY, METRICS, Metric, QUANTILE, REFUSED, RELOADS, REQUESTS, SATURATION, SERVE, SERVICE,
-    SIDE_CPU, SIDE_MEMORY, STALLS, UPSTREAM_CONNECTIONS, UPSTREAM_FAILURES, UPSTREAM_QUEUE, UPSTREAM_QUEUE_SECONDS,
+    LOG_DROPPED, MEMORY, Metric, QUANTILE, REFUSED, RELOADS, REQUESTS, SATURATION, SERVE, SERVICE, SIDE_CPU,
+    SIDE_MEMORY, STALLS, TRACES_DROPPED, UPSTREAM_CONNECTIONS, UPSTREAM_FAILURES, UPSTREAM_QUEUE,
+    UPSTREAM_QUEUE_SECONDS,
 };
 use super::window::{Figures, Latency, Window};
 use super::{Side, Telemetry};
 
 /// The quantiles of the last minute.
-const QUANTILES: [(&str, f64); 4] = [("0.5", 0.5), ("0.9", 0.9), ("0.99", 0.99), ("0.999", 0.999)];
+const QUANTILES: [f64; 4] = [0.5, 0.9, 0.99, 0.999];
 
 /// The words of `serve` that always have a series, so that a flip is seen as one falling and one rising.
 const SERVES: [&str; 2] = ["legacy", "new"];
@@ -37,42 +31,24 @@ const SERVES: [&str; 2] = ["legacy", "new"];
 const TICKS_PER_SECOND: f64 = 100.0;
 
 impl Telemetry {
-    /// All metrics as text.
+    /// All metrics in one of the formats.
     ///
     /// # Errors
-    /// Never in practice: writing into a string does not fail.
-    pub(crate) fn metrics(&self, gauges: Gauges, format: Format) -> Result<String, fmt::Error> {
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(Reading::take(self, gauges, Instant::now())));
-        let mut open_metrics = String::new();
-        text::encode(&mut open_metrics, &registry)?;
-        Ok(match format {
-            Format::OpenMetrics => open_metrics,
-            Format::Prometheus => as_prometheus_text(&open_metrics),
-        })
+    /// Never in practice: writing into memory does not fail.
+    pub(crate) fn metrics(&self, gauges: Gauges, format: Format) -> Result<Vec<u8>, fmt::Error> {
+        let mut writer = Writer { out: Vec::new(), format };
+        Reading::take(self, gauges, format, Instant::now()).write(&mut writer)?;
+        if format == Format::OpenMetrics {
+            writer.out.extend_from_slice(b"# EOF\n");
+        }
+        Ok(writer.out)
     }
 }
 
-/// OpenMetrics names a counter's family without `_total` and ends with `# EOF`; Prometheus text
-/// names it as its samples are named, and just ends.
-fn as_prometheus_text(open_metrics: &str) -> String {
-    let mut text = String::with_capacity(open_metrics.len());
-    for line in open_metrics.lines().filter(|line| *line != "# EOF") {
-        let described = line.strip_prefix("# HELP ").or_else(|| line.strip_prefix("# TYPE "));
-        let family = described.and_then(|described| described.split(' ').next());
-        let counter = family.is_some_and(|family| {
-            METRICS.iter().any(|metric| metric.kind == Kind::Counter && metric.family() == family)
-        });
-        match (counter, described.and_then(|described| described.split_once(' '))) {
-            (true, Some((family, rest))) => {
-                let keyword = line.get(..7).unwrap_or_default();
-                text.extend([keyword, family, "_total ", rest]);
-            }
-            _ => text.push_str(line),
-        }
-        text.push('\n');
-    }
-    text
+/// What the metrics are written into.
+struct Writer {
+    out: Vec<u8>,
+    format: Format,
 }
 
 /// Everything that is written, read at one moment.
@@ -85,6 +61,7 @@ struct Reading {
     connections: u64,
     connections_refused: u64,
     log_dropped: u64,
+    traces_dropped: u64,
     process: Option<Process>,
 }
 
@@ -92,18 +69,38 @@ struct Reading {
 struct SideReading {
     route: String,
     side: &'static str,
-    totals: SideTotals,
+    numbers: Numbers,
+    duration: Histogram,
+    service: Histogram,
     minute: Option<Figures>,
 }
 
+/// What is no distribution of a side's totals: a distribution is large, and there is one for each route.
+#[derive(Debug)]
+struct Numbers {
+    statuses: [u64; STATUS_CLASSES.len()],
+    apart: [u64; Apart::ALL.len()],
+    in_flight: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
 impl Reading {
-    fn take(telemetry: &Telemetry, gauges: Gauges, now: Instant) -> Self {
+    fn take(telemetry: &Telemetry, gauges: Gauges, format: Format, now: Instant) -> Self {
         let mut sides = Vec::new();
         for route in telemetry.routes() {
             for side in Side::ALL {
                 let Some(totals) = route.totals(side) else { continue };
                 let minute = route.figures(side, Window::Minute, Latency::Total, now);
-                sides.push(SideReading { route: route.name().to_owned(), side: side.word(), totals, minute });
+                let mut duration = Histogram::of(totals.curve(Latency::Total), format);
+                for exemplar in route.exemplars(side) {
+                    duration.exemplify(exemplar.trace_id, exemplar.took, exemplar.since_epoch);
+                }
+                let service = Histogram::of(totals.curve(Latency::Service), format);
+                let SideTotals { statuses, apart, in_flight, bytes_in, bytes_out, .. } = totals;
+                let numbers = Numbers { statuses, apart, in_flight, bytes_in, bytes_out };
+                let route = route.name().to_owned();
+                sides.push(SideReading { route, side: side.word(), numbers, duration, service, minute });
             }
         }
         Self {
@@ -114,17 +111,18 @@ impl Reading {
             connections: telemetry.connections(),
             connections_refused: telemetry.connections_refused(),
             log_dropped: telemetry.log_lines_dropped(),
+            traces_dropped: telemetry.traces_dropped(),
             process: Process::read(),
         }
     }
 
-    fn requests(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    fn requests(&self, out: &mut Writer) -> fmt::Result {
         let sides = || self.sides.iter().map(|of| ([("route", &*of.route), ("side", of.side)], of));
         counters(
             out,
             &REQUESTS,
             sides().flat_map(|([route, side], of)| {
-                let classes = STATUS_CLASSES.into_iter().zip(of.totals.statuses);
+                let classes = STATUS_CLASSES.into_iter().zip(of.numbers.statuses);
                 classes.map(move |(class, count)| ([route, side, ("status", class)], count))
             }),
         )?;
@@ -132,30 +130,20 @@ impl Reading {
             out,
             &APART,
             sides().flat_map(|([route, side], of)| {
-                let reasons = Apart::ALL.into_iter().zip(of.totals.apart).filter(|(_, count)| *count > 0);
+                let reasons = Apart::ALL.into_iter().zip(of.numbers.apart).filter(|(_, count)| *count > 0);
                 reasons.map(move |(why, count)| ([route, side, ("reason", why.word())], count))
             }),
         )?;
-        gauges(out, &IN_FLIGHT, sides().map(|(labels, of)| (labels, of.totals.in_flight)))?;
-        histograms(out, &DURATION, sides().map(|(labels, of)| (labels, of.totals.curve(Latency::Total))))?;
-        histograms(out, &SERVICE, sides().map(|(labels, of)| (labels, of.totals.curve(Latency::Service))))?;
-        gauges(
-            out,
-            &QUANTILE,
-            sides().filter_map(|(labels, of)| Some((labels, of.minute.as_ref()?))).flat_map(
-                |([route, side], minute)| {
-                    QUANTILES.into_iter().filter_map(move |(name, q)| {
-                        Some(([route, side, ("quantile", name)], minute.latency.quantile(q)?.as_secs_f64()))
-                    })
-                },
-            ),
-        )?;
-        counters(out, &BYTES_IN, sides().map(|(labels, of)| (labels, of.totals.bytes_in)))?;
-        counters(out, &BYTES_OUT, sides().map(|(labels, of)| (labels, of.totals.bytes_out)))
+        gauges(out, &IN_FLIGHT, sides().map(|(labels, of)| (labels, of.numbers.in_flight)))?;
+        histograms(out, &DURATION, sides().map(|(labels, of)| (labels, of.duration.clone())))?;
+        histograms(out, &SERVICE, sides().map(|(labels, of)| (labels, of.service.clone())))?;
+        summaries(out, sides())?;
+        counters(out, &BYTES_IN, sides().map(|(labels, of)| (labels, of.numbers.bytes_in)))?;
+        counters(out, &BYTES_OUT, sides().map(|(labels, of)| (labels, of.numbers.bytes_out)))
     }
 
     /// A reason has a series from its first refusal on: most never come up.
-    fn checks(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    fn checks(&self, out: &mut Writer) -> fmt::Result {
         let samples = self.checks.iter().flat_map(|stats| {
             let (route, check) = stats.names();
             REFUSALS
@@ -178,7 +166,7 @@ impl Reading {
         counters(out, &KEY_USED, keys.map(|of| ([("check", &*of.check), ("key", &*of.key)], of.used)))
     }
 
-    fn check_stores(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    fn check_stores(&self, out: &mut Writer) -> fmt::Result {
         let checks = || self.gauges.checks.iter().map(|of| ("check", &*of.name)).zip(&self.gauges.checks);
         let operations = checks().flat_map(|(check, of)| {
             of.operations.iter().map(move |(result, count)| ([check, ("result", result)], *count))
@@ -192,7 +180,7 @@ impl Reading {
         counters(out, &CHECK_CACHE, cached)
     }
 
-    fn table(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    fn table(&self, out: &mut Writer) -> fmt::Result {
         gauges(
             out,
             &SERVE,
@@ -209,7 +197,7 @@ impl Reading {
         counters(out, &RELOADS, reloads.map(|(result, count)| ([("result", result)], count)))
     }
 
-    fn upstreams(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    fn upstreams(&self, out: &mut Writer) -> fmt::Result {
         gauges(
             out,
             &UPSTREAM_CONNECTIONS,
@@ -219,10 +207,11 @@ impl Reading {
             }),
         )?;
         gauges(out, &UPSTREAM_QUEUE, self.gauges.upstreams.iter().map(|of| ([("upstream", &*of.name)], of.waiting)))?;
+        let format = out.format;
         histograms(
             out,
             &UPSTREAM_QUEUE_SECONDS,
-            self.upstreams.iter().map(|(name, totals)| ([("upstream", &**name)], &totals.queue)),
+            self.upstreams.iter().map(|(name, totals)| ([("upstream", &**name)], Histogram::of(&totals.queue, format))),
         )?;
         counters(
             out,
@@ -243,91 +232,95 @@ impl Reading {
         counters(out, &STALLS, self.gauges.handlers.iter().map(|of| ([("handler", &*of.name)], of.stalls)))
     }
 
-    fn process(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    fn process(&self, out: &mut Writer) -> fmt::Result {
         gauges(out, &CONNECTIONS, [([], self.connections)])?;
         counters(out, &REFUSED, [([], self.connections_refused)])?;
         counters(out, &LOG_DROPPED, [([], self.log_dropped)])?;
+        counters(out, &TRACES_DROPPED, [([], self.traces_dropped)])?;
         gauges(out, &BUILD, [([("version", env!("CARGO_PKG_VERSION"))], 1_u64)])?;
         counters(out, &CPU, self.process.iter().map(|process| ([], process.cpu_seconds)))?;
         gauges(out, &MEMORY, self.process.iter().map(|process| ([], process.resident_bytes)))
     }
 }
 
-impl Collector for Reading {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        self.requests(&mut encoder)?;
-        self.checks(&mut encoder)?;
-        self.check_stores(&mut encoder)?;
-        self.table(&mut encoder)?;
-        self.upstreams(&mut encoder)?;
-        self.process(&mut encoder)
+impl Reading {
+    fn write(&self, out: &mut Writer) -> fmt::Result {
+        self.requests(out)?;
+        self.checks(out)?;
+        self.check_stores(out)?;
+        self.table(out)?;
+        self.upstreams(out)?;
+        self.process(out)
     }
 }
 
-/// Writes what stands above a metric's samples.
-fn describe<'s>(out: &'s mut DescriptorEncoder<'_>, metric: &Metric) -> Result<MetricEncoder<'s>, fmt::Error> {
-    let kind = match metric.kind {
-        Kind::Counter => MetricType::Counter,
-        Kind::Gauge => MetricType::Gauge,
-        Kind::Histogram => MetricType::Histogram,
-    };
-    out.encode_descriptor(metric.family(), metric.help, None, kind)
+/// A number as it is written; counts beyond 2^53 to the nearest that there is.
+trait Value {
+    fn number(self) -> f64;
 }
 
-type Labels<'a, const N: usize> = [(&'static str, &'a str); N];
+impl Value for u64 {
+    fn number(self) -> f64 {
+        self as f64
+    }
+}
 
-/// Writes one sample; without labels it has no braces either.
-fn labelled<const N: usize>(
-    metric: &Metric,
-    family: &mut MetricEncoder<'_>,
-    labels: &Labels<'_, N>,
-    write: impl FnOnce(&mut MetricEncoder<'_>) -> fmt::Result,
-) -> fmt::Result {
+impl Value for f64 {
+    fn number(self) -> f64 {
+        self
+    }
+}
+
+fn checked<'l, 'a, const N: usize>(metric: &Metric, labels: &'l Labels<'a, N>) -> &'l Labels<'a, N> {
     debug_assert!(labels.iter().map(|(name, _)| name).eq(metric.labels), "{} is labelled otherwise", metric.name);
-    if N == 0 { write(family) } else { write(&mut family.encode_family(labels)?) }
+    labels
 }
 
-fn counters<'a, const N: usize, V: EncodeCounterValue>(
-    out: &mut DescriptorEncoder<'_>,
+fn counters<'a, const N: usize, V: Value>(
+    out: &mut Writer,
     metric: &Metric,
     samples: impl IntoIterator<Item = (Labels<'a, N>, V)>,
 ) -> fmt::Result {
-    let mut family = describe(out, metric)?;
+    let mut family = Family::of(metric);
     for (labels, value) in samples {
-        labelled(metric, &mut family, &labels, |sample| sample.encode_counter::<NoLabelSet, V, u64>(&value, None))?;
+        family.counter(checked(metric, &labels), value.number());
     }
-    Ok(())
+    family.append(&mut out.out, out.format)
 }
 
-fn gauges<'a, const N: usize, V: EncodeGaugeValue>(
-    out: &mut DescriptorEncoder<'_>,
+fn gauges<'a, const N: usize, V: Value>(
+    out: &mut Writer,
     metric: &Metric,
     samples: impl IntoIterator<Item = (Labels<'a, N>, V)>,
 ) -> fmt::Result {
-    let mut family = describe(out, metric)?;
+    let mut family = Family::of(metric);
     for (labels, value) in samples {
-        labelled(metric, &mut family, &labels, |sample| sample.encode_gauge(&value))?;
+        family.gauge(checked(metric, &labels), value.number());
     }
-    Ok(())
+    family.append(&mut out.out, out.format)
 }
 
 fn histograms<'a, const N: usize>(
-    out: &mut DescriptorEncoder<'_>,
+    out: &mut Writer,
     metric: &Metric,
-    samples: impl IntoIterator<Item = (Labels<'a, N>, &'a Distribution)>,
+    samples: impl IntoIterator<Item = (Labels<'a, N>, Histogram)>,
 ) -> fmt::Result {
-    let mut family = describe(out, metric)?;
-    for (labels, distribution) in samples {
-        let (steps, above) = distribution.steps(&BOUNDS);
-        let mut buckets: Vec<(f64, u64)> = BOUNDS.iter().map(Duration::as_secs_f64).zip(steps).collect();
-        buckets.push((f64::INFINITY, above));
-        let sum = distribution.sum().as_secs_f64();
-        let count = steps.iter().sum::<u64>() + above;
-        labelled(metric, &mut family, &labels, |sample| {
-            sample.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
-        })?;
+    let mut family = Family::of(metric);
+    for (labels, histogram) in samples {
+        family.histogram(checked(metric, &labels), histogram);
     }
-    Ok(())
+    family.append(&mut out.out, out.format)
+}
+
+/// Quantiles of the last minute, beside count and sum from the beginning: what summaries are.
+fn summaries<'a>(out: &mut Writer, sides: impl IntoIterator<Item = (Labels<'a, 2>, &'a SideReading)>) -> fmt::Result {
+    let mut family = Family::of(&QUANTILE);
+    for (labels, of) in sides {
+        let minute = of.minute.as_ref();
+        let quantiles = QUANTILES.into_iter().filter_map(|q| Some((q, minute?.latency.quantile(q)?)));
+        family.summary(&labels, quantiles, &of.duration);
+    }
+    family.append(&mut out.out, out.format)
 }
 
 /// Resident memory of the gateway's own process, in bytes; `None` where `/proc` is not mounted.
@@ -360,7 +353,11 @@ impl Process {
 #[cfg(test)]
 mod tests {
     use super::super::counters::Outcome;
-    use super::super::metrics::{CheckGauge, HandlerGauge, KeyGauge, RouteGauge, SideGauge, UpstreamGauge};
+    use std::time::Duration;
+
+    use super::super::metrics::{
+        CheckGauge, HandlerGauge, KeyGauge, Kind, METRICS, RouteGauge, SideGauge, UpstreamGauge,
+    };
     use super::super::{Destination, UNMATCHED};
     use super::*;
 
@@ -410,7 +407,7 @@ mod tests {
         let login = telemetry.check("order", "login");
         login.refused(0, "expired");
         login.compared(0, "refuse", false);
-        telemetry.metrics(gauges(), format).unwrap()
+        String::from_utf8(telemetry.metrics(gauges(), format).unwrap()).unwrap()
     }
 
     #[test]
@@ -421,8 +418,10 @@ mod tests {
             let told: Vec<String> = METRICS
                 .iter()
                 .map(|metric| match format {
-                    Format::Prometheus => format!("{} {}", metric.name, metric.kind.word()),
-                    Format::OpenMetrics => format!("{} {}", metric.family(), metric.kind.word()),
+                    Format::OpenMetrics if metric.kind == Kind::Counter => {
+                        format!("{} counter", metric.name.trim_end_matches("_total"))
+                    }
+                    _ => format!("{} {}", metric.name, metric.kind.word()),
                 })
                 .collect();
             assert_eq!(described, told);
@@ -457,7 +456,7 @@ mod tests {
             "strangler_upstream_queue_seconds_count{upstream=\"php\"} 1",
             "strangler_upstream_failures_total{upstream=\"php\",reason=\"connect\"} 1",
             "strangler_worker_stalls_total{handler=\"users\"} 4",
-            "strangler_upstream_saturation_seconds{upstream=\"php\"} 900.0",
+            "strangler_upstream_saturation_seconds{upstream=\"php\"} 900",
             "strangler_side_cpu_seconds_total{side=\"legacy\"} 1.5",
             "strangler_side_memory_bytes{side=\"legacy\"} 1048576",
             "strangler_access_log_dropped_total 0",

@@ -228,6 +228,11 @@ impl Distribution {
         Packed { bytes: bytes.into(), nanos: self.nanos }
     }
 
+    /// The buckets that something fell into, each as the duration that stands for it.
+    pub(crate) fn middles(&self) -> impl Iterator<Item = (Duration, u64)> {
+        self.filled().map(|(bucket, count)| (Duration::from_nanos(middle_of(bucket)), count))
+    }
+
     fn filled(&self) -> impl Iterator<Item = (usize, u64)> {
         self.counts.iter().copied().enumerate().filter(|(_, count)| *count > 0)
     }

@@ -43,6 +43,8 @@ impl Ended {
 #[derive(Debug)]
 pub(crate) struct Line<'a> {
     pub(crate) request_id: &'a HeaderValue,
+    /// The trace that the request belongs to, where traces are on.
+    pub(crate) trace_id: Option<u128>,
     pub(crate) client: &'a str,
     pub(crate) method: &'a str,
     pub(crate) host: Option<&'a HeaderValue>,
@@ -76,6 +78,10 @@ impl Line<'_> {
         clock.append(out, now);
         out.extend_from_slice(b"\",\"request_id\":\"");
         escape_header(out, self.request_id);
+        if let Some(trace_id) = self.trace_id {
+            out.extend_from_slice(b"\",\"trace_id\":\"");
+            out.extend_from_slice(format!("{trace_id:032x}").as_bytes());
+        }
         out.extend_from_slice(b"\",\"client\":\"");
         // An address, a token: nothing in them needs an escape.
         out.extend_from_slice(self.client.as_bytes());
@@ -369,6 +375,7 @@ mod tests {
     fn line<'a>(request_id: &'a HeaderValue, path: &'a str, query: Option<&'a str>) -> Line<'a> {
         Line {
             request_id,
+            trace_id: None,
             client: "203.0.113.9",
             method: "GET",
             host: None,

@@ -32,19 +32,22 @@ pub(super) const BOUNDS: [Duration; 22] = [
     Duration::from_secs(60),
 ];
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The kinds of metrics, by their numbers in Prometheus' protobuf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+#[repr(i32)]
 pub(super) enum Kind {
-    Counter,
-    Gauge,
-    Histogram,
+    Counter = 0,
+    Gauge = 1,
+    Summary = 2,
+    Histogram = 4,
 }
 
-#[cfg(test)]
 impl Kind {
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
+            Self::Summary => "summary",
             Self::Histogram => "histogram",
         }
     }
@@ -63,6 +66,7 @@ macro_rules! metrics {
     ($( $name:ident = $kind:ident $text:literal [$($label:literal),*] $help:literal; )+) => {
         $( pub(super) const $name: Metric = Metric { name: $text, kind: Kind::$kind, labels: &[$($label),*], help: $help }; )+
         /// Every metric there is, in the order in which they are written.
+        #[cfg(test)]
         pub(super) const METRICS: &[Metric] = &[$($name),+];
     };
 }
@@ -78,8 +82,8 @@ metrics! {
         "From the request's head being read to the answer's last byte being handed to the connection";
     SERVICE = Histogram "strangler_upstream_duration_seconds" ["route", "side"]
         "From handing the request over to the first byte back, without queueing";
-    QUANTILE = Gauge "strangler_route_latency_seconds" ["route", "side", "quantile"]
-        "Quantiles of the request's duration over the last minute, exact to 2 percent";
+    QUANTILE = Summary "strangler_route_latency_seconds" ["route", "side", "quantile"]
+        "Quantiles of the request's duration over the last minute, exact to 2 percent; count and sum from the beginning";
     BYTES_IN = Counter "strangler_request_body_bytes_total" ["route", "side"]
         "Bytes of request bodies received";
     BYTES_OUT = Counter "strangler_response_body_bytes_total" ["route", "side"]
@@ -126,19 +130,14 @@ metrics! {
         "Client connections closed unread because there were too many";
     LOG_DROPPED = Counter "strangler_access_log_dropped_total" []
         "Lines of the access log that could not be written in time";
+    TRACES_DROPPED = Counter "strangler_traces_dropped_total" []
+        "Traces that were to be exported and could not be in time";
     BUILD = Gauge "strangler_build_info" ["version"]
         "Always 1; the label says which version runs";
     CPU = Counter "process_cpu_seconds_total" []
         "CPU time of the gateway's own process, user and system";
     MEMORY = Gauge "process_resident_memory_bytes" []
         "Resident memory of the gateway's own process";
-}
-
-impl Metric {
-    /// The family's name in OpenMetrics; the encoder adds `_total` to a counter's samples itself.
-    pub(super) fn family(&self) -> &'static str {
-        self.name.strip_suffix("_total").unwrap_or(self.name)
-    }
 }
 
 /// What telemetry does not know itself, as it is at this moment.
@@ -208,34 +207,60 @@ pub(crate) struct RouteGauge {
     pub(crate) serve: &'static str,
 }
 
-/// In which of the two text formats the metrics are written.
+/// In which format the metrics are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// Prometheus text, version 0.0.4: what anything understands.
     Prometheus,
+    /// Text with exemplars.
     OpenMetrics,
+    /// Delimited messages, with native histograms and exemplars.
+    Protobuf,
 }
 
 impl Format {
-    /// The format an `Accept` header prefers; Prometheus text unless OpenMetrics is asked for.
+    /// The format that an `Accept` header weighs most, of several the one that says most; Prometheus
+    /// text unless another is asked for.
     pub(crate) fn negotiate(accept: Option<&str>) -> Self {
-        let weight_of = |kind: &str| {
-            let entries = accept.unwrap_or_default().split(',').filter_map(|entry| {
-                let mut parts = entry.split(';').map(str::trim);
-                parts.next().filter(|name| name.eq_ignore_ascii_case(kind))?;
-                let weight = parts.find_map(|part| part.strip_prefix("q="));
-                Some(weight.map_or(1.0, |weight| weight.parse::<f64>().unwrap_or(0.0)))
-            });
-            entries.fold(0.0, f64::max)
-        };
-        let open_metrics = weight_of("application/openmetrics-text");
-        if open_metrics > 0.0 && open_metrics >= weight_of("text/plain") { Self::OpenMetrics } else { Self::Prometheus }
+        let mut best = (Self::Prometheus, 0.0);
+        for entry in accept.unwrap_or_default().split(',') {
+            let mut parts = entry.split(';').map(str::trim);
+            let name = parts.next().unwrap_or_default();
+            let parameters: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
+            let parameter = |name: &str| {
+                parameters
+                    .iter()
+                    .find(|(key, _)| key.eq_ignore_ascii_case(name))
+                    .map(|(_, value)| value.trim_matches('"'))
+            };
+            let weight = parameter("q").map_or(1.0, |weight| weight.parse::<f64>().unwrap_or(0.0));
+            let Some(format) = Self::named(name, parameter) else { continue };
+            if weight > best.1 || (weight == best.1 && weight > 0.0 && format as u8 > best.0 as u8) {
+                best = (format, weight);
+            }
+        }
+        best.0
+    }
+
+    fn named<'p>(name: &str, parameter: impl Fn(&str) -> Option<&'p str>) -> Option<Self> {
+        match name.to_ascii_lowercase().as_str() {
+            "text/plain" => Some(Self::Prometheus),
+            "application/openmetrics-text" => Some(Self::OpenMetrics),
+            "application/vnd.google.protobuf" => {
+                let asked = (parameter("proto"), parameter("encoding"));
+                (asked == (Some("io.prometheus.client.MetricFamily"), Some("delimited"))).then_some(Self::Protobuf)
+            }
+            _ => None,
+        }
     }
 
     pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Protobuf => {
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+            }
         }
     }
 }
@@ -251,6 +276,9 @@ mod tests {
     fn the_format_is_the_one_the_scraper_prefers() {
         let prometheus = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
                           text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        let native = format!(
+            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,{prometheus}"
+        );
         for (accept, format) in [
             (None, Format::Prometheus),
             (Some("*/*"), Format::Prometheus),
@@ -258,6 +286,8 @@ mod tests {
             (Some("text/plain, application/openmetrics-text;q=0.5"), Format::Prometheus),
             (Some("application/openmetrics-text;q=0"), Format::Prometheus),
             (Some(prometheus), Format::OpenMetrics),
+            (Some(&native), Format::Protobuf),
+            (Some("application/vnd.google.protobuf;encoding=text"), Format::Prometheus),
         ] {
             assert_eq!(Format::negotiate(accept), format, "{accept:?}");
         }
@@ -265,7 +295,8 @@ mod tests {
 
     fn reference() -> String {
         let mut page = "# Metrics\n\n\
-            What `/metrics` of the admin port says, in Prometheus text or, when asked for, OpenMetrics. Labels come from\n\
+            What `/metrics` of the admin port says: in Prometheus text or, when asked for, in OpenMetrics (with exemplars) or\n\
+            Prometheus' protobuf (with exemplars and native histograms, of schema 5, beside the classic ones). Labels come from\n\
             `routes.toml` and from closed lists, never from clients. `side` is `legacy`, `new` or `gateway` (answered by the\n\
             gateway itself, no side being chosen); an answer that the gateway gives because a side failed counts for that side.\n\
             `route` of a request that no route matched is `-`. This page is generated from `src/telemetry/metrics.rs`.\n\n\
@@ -275,7 +306,7 @@ mod tests {
             let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
             page.push_str(&format!("| `{name}` | {} | {} | {help} |\n", kind.word(), labels.join(", ")));
         }
-        page.push_str("\nBounds of the histograms' buckets, in seconds: ");
+        page.push_str("\nBounds of the histograms' classic buckets, in seconds: ");
         page.push_str(&BOUNDS.map(|bound| bound.as_secs_f64().to_string()).join(", "));
         page.push_str(".\n\nReasons of `strangler_requests_apart_total`: ");
         page.push_str(&Apart::ALL.map(|why| format!("`{}`", why.word())).join(", "));

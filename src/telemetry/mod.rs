@@ -11,16 +11,21 @@ mod counters;
 mod exchange;
 mod exposition;
 pub(crate) mod fair;
+mod family;
 mod forecast;
 mod histogram;
 mod line;
 mod metrics;
+#[cfg(test)]
+mod observability;
 mod readiness;
 mod slowest;
+mod trace;
 mod window;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
@@ -35,10 +40,12 @@ pub(crate) use self::metrics::{
 };
 pub(crate) use self::readiness::Readiness;
 pub(crate) use self::slowest::Slow;
+pub(crate) use self::trace::{Exporter, TraceSettings, WHOLE as TRACES_WHOLE};
 pub(crate) use self::window::{Curve, Figures, Latency, SLICE, Window};
 
 use self::access_log::AccessLog;
 use self::counters::WorkerCell;
+use self::trace::Tracer;
 
 /// The name under which requests that no route matched are counted and logged.
 pub(crate) const UNMATCHED: &str = "-";
@@ -77,6 +84,8 @@ pub(crate) struct Telemetry {
     workers: Box<[Arc<WorkerCell>]>,
     unmatched: Arc<RouteStats>,
     log: AccessLog,
+    tracer: Mutex<Option<Tracer>>,
+    traces_dropped: Arc<AtomicU64>,
     readiness: Readiness,
 }
 
@@ -102,6 +111,8 @@ impl Telemetry {
             workers: (0..workers).map(|_| Arc::default()).collect(),
             unmatched: Arc::new(RouteStats::new(UNMATCHED, workers, Instant::now())),
             log,
+            tracer: Mutex::default(),
+            traces_dropped: Arc::default(),
             readiness: Readiness::default(),
         }
     }
@@ -133,7 +144,8 @@ impl Telemetry {
     pub(crate) fn recorder(&self, index: usize) -> Recorder {
         let cell = self.workers.get(index).cloned().unwrap_or_default();
         let lines = self.log.lines(&cell);
-        Recorder::new(index, cell, &self.unmatched, lines)
+        let tracer = self.tracer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Recorder::new(index, cell, &self.unmatched, lines, tracer)
     }
 
     /// Closes the slices of time that are over. The control plane calls it every ten seconds.
@@ -141,6 +153,23 @@ impl Telemetry {
         for route in self.routes() {
             route.tick(now);
         }
+    }
+
+    /// Has the recorders that are made from now on make traces; somebody must run what sends them.
+    pub(crate) fn trace(&self, settings: &TraceSettings) -> Exporter {
+        let (tracer, exporter) = Tracer::new(settings, &self.traces_dropped);
+        *self.tracer.lock().unwrap_or_else(PoisonError::into_inner) = Some(tracer);
+        exporter
+    }
+
+    /// No more traces come: once the workers are gone, what sends them ends when all are sent.
+    pub(crate) fn end_traces(&self) {
+        self.tracer.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Traces that were to be exported and could not be.
+    fn traces_dropped(&self) -> u64 {
+        self.traces_dropped.load(Ordering::Relaxed)
     }
 
     /// Writes the last lines of the access log; called once the workers are gone.

@@ -178,7 +178,7 @@ impl Handler {
             Some(Installed::OnThreads(threads)) => {
                 let began = Instant::now();
                 let place = threads.place(deadline).await?;
-                timeline.queued(began.elapsed());
+                timeline.queued(began.into(), began.elapsed());
                 timeline.handed_over();
                 timeout_at(deadline, place.run(Arc::clone(&self.watch), request)).await
             }

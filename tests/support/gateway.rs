@@ -292,6 +292,19 @@ impl Gateway {
         (response.status().as_u16(), response.text().await.expect("its body"))
     }
 
+    /// Where the admin port is.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The metrics in a format: status, content type, bytes.
+    pub async fn metrics_as(&self, accept: &str) -> (u16, String, Vec<u8>) {
+        let url = format!("http://{}/metrics", self.admin);
+        let response = self.client.get(url).header("accept", accept).send().await.expect("the admin port");
+        let kind = response.headers()["content-type"].to_str().expect("text").to_owned();
+        (response.status().as_u16(), kind, response.bytes().await.expect("its body").to_vec())
+    }
+
     /// The JSON of a path of the admin port.
     pub async fn admin_json(&self, path: &str) -> Value {
         let (status, text) = self.admin_text(path).await;

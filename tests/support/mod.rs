@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod nginx;
 pub mod php;
 pub mod process;
+pub mod prometheus;
 pub mod redis;
 pub mod shop;
 pub mod site;

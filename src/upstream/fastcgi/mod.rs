@@ -217,7 +217,7 @@ impl Php {
         deadline: Instant,
         timeline: &Timeline,
     ) -> Result<(InFlight, Opened), Error> {
-        let queued = |waited| timeline.queued(waited);
+        let queued = |began: Instant, waited| timeline.queued(began.into_std(), waited);
         let mut connection = self.pool.lease(idempotent, deadline, queued).await?;
         loop {
             timeline.handed_over();

@@ -141,7 +141,7 @@ impl Pool {
         self: &Arc<Self>,
         reuse: bool,
         deadline: Instant,
-        queued: impl FnOnce(Duration),
+        queued: impl FnOnce(Instant, Duration),
     ) -> Result<Connection, Error> {
         let until = Patience { queue_ends: Instant::now() + self.queue, deadline };
         let (slot, kept) = self.place(reuse, until, queued).await?;
@@ -164,7 +164,7 @@ impl Pool {
         self: &Arc<Self>,
         reuse: bool,
         until: Patience,
-        queued: impl FnOnce(Duration),
+        queued: impl FnOnce(Instant, Duration),
     ) -> Result<(Slot<Stream>, Option<Stream>), Error> {
         // A request that must not reuse a connection gives up a kept one only where there is no free slot.
         if let Some(slot) = (!reuse).then(|| self.slots.try_take()).flatten() {
@@ -178,7 +178,7 @@ impl Pool {
         }
         let began = Instant::now();
         let granted = self.slots.wait(until.earliest(), || self.ring()).await;
-        queued(began.elapsed());
+        queued(began, began.elapsed());
         granted.map_err(|refused| match refused {
             NoSlot::LineFull => Error::QueueFull { length: self.waiting() },
             NoSlot::TooLate => until.too_late(began),

@@ -1,0 +1,300 @@
+//! What stands in docs/observability works: on a real Prometheus, against the metrics, the log and the traces
+//! of a running gateway.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::routing::{get, post};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use crate::support::client::{self, Connection};
+use crate::support::gateway::Gateway;
+use crate::support::php::Php;
+use crate::support::prometheus::prometheus;
+use crate::support::redis::{Redis, redis};
+use crate::support::upstream::{Service, service, upstream};
+use crate::support::{eventually, gateway, php, repository, temp_dir};
+
+const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+/// A collector that keeps every span it is sent.
+async fn collector() -> (Service, mpsc::UnboundedReceiver<Span>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let take = post(move |body: Bytes| async move {
+        let request = ExportTraceServiceRequest::decode(body).expect("an export of traces");
+        let spans = request.resource_spans.into_iter().flat_map(|of| of.scope_spans).flat_map(|of| of.spans);
+        spans.for_each(|span| drop(sender.send(span)));
+    });
+    (service(Router::new().route("/v1/traces", take)).await, receiver)
+}
+
+/// A gateway with both sides, checks with a store and with keys, a handler, an upstream that is not there, and
+/// traces of all requests.
+struct Everything {
+    gateway: Gateway,
+    _behind: (Service, Redis, TempDir),
+}
+
+async fn everything(php: &Php, collector: &str) -> Everything {
+    let new = service(Router::new().fallback(get(|| async { "new" }))).await;
+    let (redis, secrets) = (redis().await, temp_dir("secrets"));
+    let key = secrets.path().join("shop");
+    std::fs::write(&key, "s3cret\n").expect("a key");
+    php.put("member.php", "<?php echo 'member';");
+    let gateway = gateway()
+        .toml(format!("[trace]\nendpoint = \"{collector}\"\nsample = \"100%\"\n"))
+        .toml("[check.inside]\nkind = \"address\"\nallow = [\"127.0.0.0/8\"]\n[check.nobody]\nkind = \"address\"\nallow = [\"10.0.0.0/8\"]\n")
+        .toml(format!("[check.member]\nkind = \"session\"\nstore = \"redis://{}\"\nuser = \"id\"\nparity = \"100%\"\n", redis.address()))
+        .toml(format!("[check.signed]\nkind = \"signature\"\nkeys = {{ shop-app = {{ file = \"{}\" }} }}\n", key.display()))
+        .toml(php.upstream("php = \"files\""))
+        .toml(upstream("fresh", &[new.url()], ""))
+        .toml(upstream("gone", &["http://127.0.0.1:1"], ""))
+        .toml("[[route]]\nname = \"page\"\npath = \"/{*rest}\"\nlegacy = \"php\"\nnew = \"fresh\"\nserve = \"legacy\"\ncheck = [\"inside\"]\n")
+        .toml("[[route]]\nname = \"closed\"\npath = \"/closed\"\nlegacy = \"php\"\ncheck = [\"nobody\"]\n")
+        .toml("[[route]]\nname = \"member\"\npath = \"/member.php\"\nlegacy = \"php\"\ncheck = [\"member\"]\n")
+        .toml("[[route]]\nname = \"signed\"\npath = \"/signed\"\nlegacy = \"php\"\ncheck = [\"signed\"]\n")
+        .toml("[[route]]\nname = \"gone\"\npath = \"/gone\"\nlegacy = \"gone\"\n")
+        .toml("[[route]]\nname = \"health\"\npath = \"/health\"\nnew = \"health\"\nserve = \"new\"\n")
+        .start()
+        .await;
+    Everything { gateway, _behind: (new, redis, secrets) }
+}
+
+async fn traffic(gateway: &Gateway) {
+    for path in ["/answer.php", "/answer.php?status=500", "/slow.php?ms=20", "/closed", "/signed", "/gone", "/health"] {
+        gateway.get(path).await;
+    }
+    let member = gateway.request("GET", "/member.php").header("cookie", "PHPSESSID=0123456789abcdef");
+    assert_eq!(member.send().await.expect("an answer").status(), 200, "PHP decides");
+}
+
+/// What a program prints about `input`; it must be content.
+fn content(program: &mut Command, input: &[u8]) -> String {
+    let mut child =
+        program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    child.stdin.take().expect("its input").write_all(input).expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(input));
+    said
+}
+
+#[tokio::test]
+async fn every_format_of_the_metrics_satisfies_a_strict_reader() {
+    let php = php().start().await;
+    let (collector, _spans) = collector().await;
+    let Everything { gateway, _behind } = everything(&php, collector.url()).await;
+    traffic(&gateway).await;
+    gateway.until_metric("strangler_requests_total", &[], 5.0).await;
+
+    let (_, _, text) = gateway.metrics_as("text/plain").await;
+    content(Command::new("promtool").args(["check", "metrics"]), &text);
+
+    let (_, kind, open_metrics) = gateway.metrics_as("application/openmetrics-text").await;
+    assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
+    let reader = "import sys\nfrom prometheus_client.openmetrics.parser import text_string_to_metric_families as read\n\
+                  families = list(read(sys.stdin.read()))\n\
+                  print([sample.exemplar for family in families for sample in family.samples if sample.exemplar])";
+    let exemplars = content(Command::new("/usr/bin/python3").args(["-c", reader]), &open_metrics);
+    assert!(exemplars.contains("trace_id"), "{exemplars}");
+    let rules = repository("docs/observability/alerts.yml");
+    content(Command::new("promtool").args(["check", "rules"]).arg(rules), b"");
+}
+
+/// What no test waits for: that a pool fills is foreseen from a quarter of an hour of its demand.
+const ONLY_IN_TIME: [&str; 1] = ["strangler_upstream_saturation_seconds"];
+
+#[tokio::test]
+async fn every_query_of_the_dashboard_and_the_rules_has_data() {
+    let php = php().start().await;
+    let (collector, _spans) = collector().await;
+    let Everything { gateway, _behind } = everything(&php, collector.url()).await;
+    let prometheus = prometheus(gateway.admin(), "").await;
+    // A rate is of what came after Prometheus first saw the series.
+    traffic(&gateway).await;
+    prometheus.until("strangler_requests_total{route=\"page\",side=\"legacy\"} > 0").await;
+    traffic(&gateway).await;
+    prometheus.until("rate(strangler_requests_total{route=\"page\",side=\"legacy\"}[1m]) > 0").await;
+    prometheus.until("strangler_route_serve{route=\"page\",serve=\"new\"} == 0").await;
+    gateway.edit(|text| text.replacen("serve = \"legacy\"", "serve = \"new\"", 1));
+    gateway.until_newer(1).await;
+    traffic(&gateway).await;
+    prometheus.until("strangler_requests_total{route=\"page\",side=\"new\"} > 0").await;
+    traffic(&gateway).await;
+    prometheus.until("rate(strangler_requests_total{route=\"page\",side=\"new\"}[1m]) > 0").await;
+
+    let text = std::fs::read_to_string(repository("docs/observability/grafana.json")).expect("the dashboard");
+    let dashboard: Value = serde_json::from_str(&text).expect("JSON");
+    let panels =
+        dashboard["panels"].as_array().expect("panels").iter().flat_map(|panel| panel["targets"].as_array()).flatten();
+    let flips = dashboard["annotations"]["list"].as_array().expect("annotations");
+    let mut queries: Vec<String> =
+        panels.chain(flips).map(|of| of["expr"].as_str().expect("a query").to_owned()).collect();
+    assert!(queries.len() > 20, "{queries:?}");
+
+    let rules = prometheus.api("rules", &[]).await.expect("the rules");
+    let rules =
+        rules["groups"].as_array().expect("groups").iter().flat_map(|group| group["rules"].as_array()).flatten();
+    // What an alert looks at must be there; what it waits for should not.
+    queries.extend(rules.map(|rule| {
+        let query = rule["query"].as_str().expect("a query");
+        query
+            .rsplit_once(" > ")
+            .or_else(|| query.rsplit_once(" < "))
+            .unwrap_or_else(|| panic!("no threshold: {query}"))
+            .0
+            .to_owned()
+    }));
+    for name in ONLY_IN_TIME {
+        assert!(queries.iter().any(|query| query == name), "{name} is excused in vain");
+    }
+    for query in queries.iter().filter(|query| !ONLY_IN_TIME.contains(&&***query)) {
+        let query = query.replace("$__rate_interval", "30s").replace("$route", ".*");
+        prometheus.until(&query).await;
+    }
+}
+
+#[tokio::test]
+async fn a_prometheus_that_wants_native_histograms_gets_them() {
+    let php = php().start().await;
+    let gateway = gateway().php(&php).start().await;
+    let prometheus = prometheus(gateway.admin(), "native-histograms,exemplar-storage").await;
+    for _ in 0..20 {
+        gateway.get("/slow.php?ms=50").await;
+    }
+    let quantile = "histogram_quantile(0.5, strangler_request_duration_seconds{route=\"rest\",side=\"legacy\"})";
+    let told = eventually("a quantile of all twenty", || async {
+        let count = prometheus
+            .query("histogram_count(strangler_request_duration_seconds{route=\"rest\",side=\"legacy\"})")
+            .await?;
+        (count.first()?["value"][1] == "20").then_some(())?;
+        prometheus.query(quantile).await?.first()?["value"][1].as_str()?.parse::<f64>().ok()
+    })
+    .await;
+    let exact = gateway.admin_json("/api/compare?window=1m&latency=total").await;
+    let exact = exact["routes"][0]["sides"]["legacy"]["p50_ms"].as_f64().expect("a P50") / 1e3;
+    assert!((told / exact - 1.0).abs() < 0.05, "{told} instead of {exact}");
+}
+
+#[tokio::test]
+async fn a_thousand_routes_have_a_bounded_number_of_series() {
+    let mut table = String::new();
+    for n in 0..1_000 {
+        table.push_str(&format!(
+            "[[route]]\nname = \"r{n}\"\npath = \"/r{n}/{{id}}\"\nnew = \"health\"\nserve = \"new\"\n"
+        ));
+    }
+    let gateway = gateway().toml(table).start().await;
+    let mut connection = Connection::open(gateway.address()).await;
+    let mut round = async |id: u32| {
+        for n in 0..1_000 {
+            connection.send(format!("GET /r{n}/{id} HTTP/1.1\r\nHost: h{id}.test\r\n\r\n")).await;
+            assert_eq!(connection.answer("GET").await.expect("an answer").status, 200);
+        }
+    };
+    round(1).await;
+    gateway.until_metric("strangler_requests_total", &[], 1_000.0).await;
+    let series = async || {
+        let (_, _, text) = gateway.metrics_as("text/plain").await;
+        String::from_utf8(text).expect("text").lines().filter(|line| !line.starts_with('#')).count()
+    };
+    let before = series().await;
+    assert!(before < 80 * 1_000, "{before} series");
+    round(2).await;
+    gateway.until_metric("strangler_requests_total", &[], 2_000.0).await;
+    assert_eq!(series().await, before);
+    for format in ["text/plain", "application/openmetrics-text", PROTOBUF] {
+        let asked = Instant::now();
+        let (_, kind, bytes) = gateway.metrics_as(format).await;
+        println!("1,000 routes: {} KiB in {:?} as {kind}", bytes.len() / 1024, asked.elapsed());
+    }
+}
+
+const PROTOBUF: &str = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
+
+#[tokio::test]
+async fn a_trace_goes_from_the_client_through_both_sides_to_the_collector_and_the_log() {
+    let php = php().start().await;
+    let (collector, mut spans) = collector().await;
+    let Everything { gateway, _behind } = everything(&php, collector.url()).await;
+    let request =
+        format!("GET /echo.php HTTP/1.1\r\nHost: shop.test\r\ntraceparent: {PARENT}\r\ntracestate: vendor=1\r\n\r\n");
+    let answer = client::exchange(gateway.address(), request).await.expect("an answer");
+    let seen: Value = serde_json::from_slice(answer.body.as_ref()).expect("JSON");
+    let told = seen["server"]["HTTP_TRACEPARENT"].as_str().expect("a parent").to_owned();
+    assert!(told.starts_with(&PARENT[..36]) && told != PARENT && told.ends_with("-01"), "{told}");
+    assert_eq!(seen["server"]["HTTP_TRACESTATE"], "vendor=1");
+
+    let mut found: Vec<Span> = Vec::new();
+    while found.len() < 3 {
+        found.push(spans.recv().await.expect("a span"));
+    }
+    let named =
+        |name: &str| found.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("{name}: {found:#?}"));
+    let (edge, check, upstream) = (named("GET page"), named("check inside"), named("upstream php"));
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert_eq!(hex(&edge.parent_span_id), &PARENT[36..52]);
+    assert_eq!(hex(&upstream.span_id), &told[36..52]);
+    for span in [check, upstream] {
+        assert_eq!((&span.trace_id, &span.parent_span_id), (&edge.trace_id, &edge.span_id));
+        assert!(edge.start_time_unix_nano <= span.start_time_unix_nano, "{found:#?}");
+        assert!(span.end_time_unix_nano <= edge.end_time_unix_nano, "{found:#?}");
+    }
+    let record = gateway.until_record_of(answer.header("x-request-id").expect("an id")).await;
+    assert_eq!(record["trace_id"], &PARENT[3..35], "{record}");
+    let (_, _, open_metrics) = gateway.metrics_as("application/openmetrics-text").await;
+    let exemplar = format!("# {{trace_id=\"{}\"}}", &PARENT[3..35]);
+    assert!(String::from_utf8(open_metrics).expect("text").contains(&exemplar));
+}
+
+#[tokio::test]
+async fn without_traces_a_request_keeps_what_it_came_with() {
+    let php = php().start().await;
+    let gateway = gateway().php(&php).start().await;
+    let request = format!("GET /echo.php HTTP/1.1\r\nHost: shop.test\r\ntraceparent: {PARENT}\r\n\r\n");
+    let answer = client::exchange(gateway.address(), request).await.expect("an answer");
+    let seen: Value = serde_json::from_slice(answer.body.as_ref()).expect("JSON");
+    assert_eq!(seen["server"]["HTTP_TRACEPARENT"], PARENT);
+    let record = gateway.until_record_of(answer.header("x-request-id").expect("an id")).await;
+    assert!(record.get("trace_id").is_none(), "{record}");
+}
+
+#[tokio::test]
+async fn the_pipeline_of_the_log_names_fields_that_the_log_has() {
+    let php = php().start().await;
+    let (collector, _spans) = collector().await;
+    let Everything { gateway, _behind } = everything(&php, collector.url()).await;
+    traffic(&gateway).await;
+    let records = gateway.until_records(5).await;
+    let logged: BTreeSet<&str> = records
+        .iter()
+        .flat_map(|record| record.as_object())
+        .flat_map(|record| record.keys())
+        .map(String::as_str)
+        .collect();
+    let pipeline = std::fs::read_to_string(repository("docs/observability/fluent-bit.yaml")).expect("the pipeline");
+    let named: BTreeSet<&str> = pipeline
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .flat_map(|line| {
+            let time = line.trim().strip_prefix("time_key: ");
+            let fields =
+                line.split('$').skip(1).map(|rest| rest.split(|c: char| !c.is_ascii_lowercase() && c != '_').next());
+            fields.flatten().chain(time)
+        })
+        .collect();
+    assert!(named.len() >= 6, "{named:?}");
+    assert!(named.is_subset(&logged), "{named:?} of which {:?} are not logged", &named - &logged);
+    assert!(pipeline.contains("time_format: \"%Y-%m-%dT%H:%M:%S.%LZ\""));
+    let time = records[0]["time"].as_str().expect("a time");
+    assert!(time.len() == "2026-01-02T03:04:05.678Z".len() && time.ends_with('Z'), "{time}");
+}
