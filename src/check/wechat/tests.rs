@@ -81,9 +81,12 @@ impl Wechat {
     }
 }
 
+/// Sessions by id: the user, the login, how long it is kept.
+type Begun = HashMap<String, (String, Login, Duration)>;
+
 /// A store that can be told to fail.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<HashMap<String, (String, Login, Duration)>>>, Arc<std::sync::atomic::AtomicBool>);
+struct Kept(Arc<Mutex<Begun>>, Arc<std::sync::atomic::AtomicBool>);
 
 impl Kept {
     fn users(&self) -> Vec<String> {
