@@ -54,7 +54,13 @@ fn on_this_machine(block: &str, root: &Path) -> String {
 fn check(file: &Path, directory: &Path) -> Result<(), String> {
     // The example's binary has the handlers that the documents name.
     let mut command = Command::new(shop_binary());
-    command.arg("check").arg("-c").arg(file).current_dir(directory).env("SHOP_APP_KEY", "a key of the documents");
+    command
+        .arg("check")
+        .arg("-c")
+        .arg(file)
+        .current_dir(directory)
+        .env("SHOP_APP_KEY", "a key of the documents")
+        .env("APP_KEY", format!("base64:{}=", "A".repeat(43)));
     let output = command.output().expect("it runs");
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     if output.status.success() { Ok(()) } else { Err(said) }
