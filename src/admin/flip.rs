@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use serde_json::{Value, json};
 
-use crate::http::path::hex_value;
+use crate::http::hex;
 
 /// Bytes of an order.
 const LARGEST: usize = 4 << 10;
@@ -63,7 +63,7 @@ pub(super) fn route_of(path: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(name.len());
     let mut bytes = name.bytes();
     while let Some(byte) = bytes.next() {
-        decoded.push(if byte == b'%' { hex_value(bytes.next()?)? << 4 | hex_value(bytes.next()?)? } else { byte });
+        decoded.push(if byte == b'%' { hex::byte(bytes.next()?, bytes.next()?)? } else { byte });
     }
     String::from_utf8(decoded).ok()
 }

@@ -28,7 +28,7 @@ use base64::engine::general_purpose::STANDARD;
 use ring::digest;
 use tokio::time::timeout_at;
 
-use self::algorithm::{Mac, hex};
+use self::algorithm::Mac;
 pub(crate) use self::keys::{Apps, KeySettings, KeyUses, Secret};
 use self::keys::{KeyFault, MacKeys, Named};
 pub(crate) use self::nonce::OnStoreDown;
@@ -40,7 +40,7 @@ pub(crate) use self::string::StringScheme;
 use self::string::{Claim, Digest, View};
 use super::store::Address;
 use super::{Identity, Refused, Store, Subject, Verdict};
-use crate::http::{Answer, BodyFault, Client};
+use crate::http::{Answer, BodyFault, Client, hex};
 use crate::spool::{Disk, Fault, Spooled};
 
 /// The app that signed, as both sides are told it.
@@ -286,7 +286,7 @@ impl Signature {
         let parameters = scheme.parameters(&view, form)?;
         let unsigned = form.is_empty() && body.length() > 0;
         let digest = if unsigned || scheme.wants_digest(&parameters, view.headers) {
-            Some(hex(digest_of(&digest::SHA256, body).await?.as_ref()))
+            Some(hex::text(digest_of(&digest::SHA256, body).await?.as_ref()))
         } else {
             None
         };
@@ -399,7 +399,7 @@ fn sign_string(
     unsigned: &mut Unsigned,
     with_nonce: bool,
 ) -> Result<Made, CannotSign> {
-    let digest = hex(digest::digest(&digest::SHA256, &unsigned.body).as_ref());
+    let digest = hex::text(digest::digest(&digest::SHA256, &unsigned.body).as_ref());
     let form = scheme.signs_forms() && is_form(&unsigned.head.headers);
     let fields = &scheme.fields;
     let declares = !unsigned.body.is_empty() && !form && scheme.digest_is_declared();
