@@ -15,6 +15,7 @@ mod recent;
 pub(crate) mod session;
 pub(crate) mod signature;
 pub(crate) mod store;
+mod tally;
 pub(crate) mod token;
 pub(crate) mod wechat;
 
