@@ -12,12 +12,11 @@ use ::http::header::{CONTENT_TYPE, HOST};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, request};
 use clap::Args;
 
-use super::{FAULTY, complain, explain, faulty, print, with_causes};
+use super::{FAULTY, complain, explain, look_at, print, with_causes};
 use crate::check::signature::{Signature, SignedRequest, Unsigned};
 use crate::check::{Check, Kind};
-use crate::config::{self, Known, Listen};
+use crate::config::Listen;
 use crate::http::{Host, request_id};
-use crate::telemetry::Telemetry;
 use crate::upstream::Handler;
 
 #[derive(Debug, Args)]
@@ -49,11 +48,9 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(file: &Path, options: &Options, handlers: &BTreeMap<String, Arc<Handler>>) -> u8 {
-    let telemetry = Telemetry::idle();
-    let known = Known { handlers, telemetry: &telemetry, previous: None };
-    let loaded = match config::load(file, &known) {
+    let loaded = match look_at(file, handlers) {
         Ok(loaded) => loaded,
-        Err(faults) => return faulty(&faults),
+        Err(code) => return code,
     };
     let check = loaded.table.checks().find(|check| check.name() == options.check);
     let Some(Kind::Signature(signature)) = check.map(|check| Check::kind(check)) else {
