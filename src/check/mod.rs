@@ -7,6 +7,7 @@
 //! one of the gateway's own answers: why a request was refused is for the log alone.
 
 mod address;
+pub(crate) mod clock;
 pub(crate) mod fetch;
 pub(crate) mod forward;
 mod identity;

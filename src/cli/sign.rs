@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use ::http::header::{CONTENT_TYPE, HOST};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, request};
@@ -14,7 +13,7 @@ use clap::Args;
 
 use super::{FAULTY, complain, explain, look_at, print, with_causes};
 use crate::check::signature::{Signature, SignedRequest, Unsigned};
-use crate::check::{Check, Kind};
+use crate::check::{Check, Kind, clock};
 use crate::config::Listen;
 use crate::http::{Host, request_id};
 use crate::upstream::Handler;
@@ -82,13 +81,12 @@ fn unsigned(options: &Options, signature: &Signature, listen: &Listen) -> Result
     let (mut head, ()) = Request::new(()).into_parts();
     (head.method, head.uri, head.headers) = (options.method.clone(), url, headers);
     let app = options.app.clone().or_else(|| signature.settings().apps.keys().next().cloned());
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     Ok(Unsigned {
         host: host.as_str().to_owned(),
         head,
         body: options.data.clone().unwrap_or_default().into_bytes(),
         app: app.ok_or("the check has no app")?,
-        timestamp: options.timestamp.unwrap_or_else(now),
+        timestamp: options.timestamp.unwrap_or_else(clock::now),
         nonce: options.nonce.clone().unwrap_or_else(fresh_nonce),
     })
 }

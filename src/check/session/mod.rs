@@ -11,7 +11,7 @@ pub(crate) mod preset;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use ::http::header::LOCATION;
 use ::http::{HeaderMap, HeaderName, Response, StatusCode};
@@ -24,7 +24,7 @@ use super::identity::Untellable;
 use super::store::{Store, StoreError};
 use super::token::{self, NoToken, Place};
 use super::wechat::{self, Login, Sliding};
-use super::{Identity, Refused, Verdict};
+use super::{Identity, Refused, Verdict, clock};
 use crate::http::Answer;
 use crate::http::cookie::{self, Found};
 
@@ -228,8 +228,7 @@ impl Session {
     async fn read_login(&self, id: &str, stored: &Bytes) -> Finding {
         let Some(format) = self.settings.application.writes() else { return Finding::Unclear };
         let Ok(login) = Login::read(format, stored) else { return Finding::Unclear };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let Some((login, ttl)) = login.and_then(|login| login.left(now).map(|ttl| (login, ttl))) else {
+        let Some((login, ttl)) = login.and_then(|login| login.left(clock::now()).map(|ttl| (login, ttl))) else {
             return Finding::Nobody("expired");
         };
         if self.sliding.due(id, ttl, Instant::now()) {

@@ -19,7 +19,7 @@ pub(crate) mod template;
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use ::http::header::{CONTENT_TYPE, HOST};
 use ::http::{HeaderMap, HeaderName, Uri, request};
@@ -38,6 +38,7 @@ use self::rfc9421::{ContentDigest, Message, MessageKeys};
 pub(crate) use self::rfc9421::{Profile, key_fault};
 pub(crate) use self::string::StringScheme;
 use self::string::{Claim, Digest, View};
+use super::clock::now;
 use super::store::Address;
 use super::{Identity, Refused, Store, Subject, Verdict};
 use crate::http::{Answer, BodyFault, Client, hex};
@@ -547,15 +548,6 @@ async fn digest_of(algorithm: &'static digest::Algorithm, body: &Spooled) -> Res
             Ok(context.finish())
         }
     }
-}
-
-/// Seconds since 1970.
-pub(crate) fn now() -> u64 {
-    seconds(SystemTime::now())
-}
-
-fn seconds(at: SystemTime) -> u64 {
-    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

@@ -19,8 +19,9 @@ use std::time::Duration;
 
 use ring::digest::{Context, SHA256};
 
-use super::{Step, now, seconds};
+use super::Step;
 use crate::check::Store;
+use crate::check::clock::{now, seconds};
 use crate::http::hex;
 
 /// Seconds that an unsafe request may be ahead of the clock. For as long unsafe requests of a client whose clock

@@ -23,7 +23,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use ::http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use ::http::{HeaderMap, HeaderValue, Method, Request, Response, request};
@@ -38,6 +38,7 @@ pub use self::login::Login;
 pub use self::session_key::{Client, SessionKeyError};
 pub(crate) use self::sliding::Sliding;
 pub(crate) use self::token::{id_of, is_id};
+use super::clock;
 use super::fetch::Fetcher;
 use crate::http::request_id::X_REQUEST_ID;
 use crate::http::{Answer, BoxError};
@@ -181,7 +182,7 @@ impl<S: Sessions> Inner<S> {
                 Answer::LoginMisconfigured
             })?,
         };
-        let now = seconds_now();
+        let now = clock::now();
         let login = Login {
             appid: appid.as_str().into(),
             openid: known.openid.clone(),
@@ -273,10 +274,6 @@ fn render(answer: Answer, headers: &HeaderMap) -> Response<Body> {
 
 fn request_id(head: &request::Parts) -> &str {
     head.headers.get(X_REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default()
-}
-
-fn seconds_now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 impl fmt::Debug for Settings {
