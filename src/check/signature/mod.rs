@@ -473,7 +473,7 @@ fn refused(step: Step) -> CannotSign {
 }
 
 /// Puts a field where a client would put it: a parameter where it may be one.
-fn put(head: &mut request::Parts, place: &fields::Place, value: &str) -> Result<(), CannotSign> {
+fn put(head: &mut request::Parts, place: &fields::FieldPlace, value: &str) -> Result<(), CannotSign> {
     let Some(name) = place.parameter() else {
         let header = place.header().map_or("", HeaderName::as_str).to_owned();
         return insert(head, &header, value);
