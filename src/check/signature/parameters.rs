@@ -9,8 +9,7 @@
 
 use std::borrow::Cow;
 
-use crate::http::hex;
-use crate::http::urlencoded::{self, Plus};
+use crate::http::urlencoded::{self, Plus, UNRESERVED};
 
 /// PHP's own `max_input_vars`: it drops what comes after.
 const MOST: usize = 1000;
@@ -129,15 +128,7 @@ pub(super) fn decode(text: &[u8]) -> Cow<'_, [u8]> {
 
 /// RFC 3986 as PHP's `rawurlencode`.
 pub(super) fn encode(text: &[u8], out: &mut Vec<u8>) {
-    for byte in text {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(*byte),
-            byte => {
-                out.push(b'%');
-                out.extend(hex::digits(*byte).map(|digit| digit.to_ascii_uppercase()));
-            }
-        }
-    }
+    out.extend(urlencoded::encoded(text, UNRESERVED));
 }
 
 /// Two names for one variable, `a` beside `a[x]`, `a[x]` beside `a[x][y]`, `a[]` beside any: the last one sent wins.
