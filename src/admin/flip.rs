@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use serde_json::{Value, json};
 
+use super::answer::refused;
 use crate::http::hex;
 
 /// Bytes of an order.
@@ -109,7 +110,7 @@ fn order(route: String, body: &[u8]) -> Option<Order> {
 }
 
 fn refusal(status: StatusCode, code: u32, message: &str) -> (StatusCode, Value) {
-    (status, json!({ "code": code, "message": message, "data": null }))
+    (status, refused(code, message))
 }
 
 #[cfg(test)]
