@@ -2,8 +2,8 @@
 //!
 //! A token of the request names a session, a store holds it, a format tells the fields of it that
 //! were asked for; one of them is the user, and without a user nobody is logged in. The edge never
-//! lets in whom PHP would not: what cannot be read beyond doubt is left to PHP to decide. Nothing is
-//! ever written for having been read, and no lock of PHP's is waited for.
+//! lets in whom PHP would not: what cannot be read beyond doubt is left to PHP to decide. No
+//! session of the application's is written for having been read, and no lock of PHP's is waited for.
 
 mod cache;
 pub mod format;

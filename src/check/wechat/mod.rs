@@ -145,7 +145,7 @@ impl<S: Sessions> Inner<S> {
         let code = code(body).await?;
         let token = match self.flights.board(&code, Instant::now()) {
             Boarding::Lead(flight) => {
-                let outcome = self.begin(&code, request_id(head)).await;
+                let outcome = self.begin(&code, request_id(&head.headers)).await;
                 // Where WeChat did not say the last word, the code may still be good.
                 let open = matches!(outcome, Err(Answer::LoginUnavailable | Answer::LoginMisconfigured));
                 flight.land(outcome.clone(), (!open).then(Instant::now));
@@ -161,7 +161,7 @@ impl<S: Sessions> Inner<S> {
         if let Some(former) = former.filter(|former| id_of(&token).as_ref() != Some(former))
             && let Err(error) = self.sessions.end(&former).await
         {
-            tracing::warn!(request_id = request_id(head), %error, "the former session of a login was not ended");
+            tracing::warn!(request_id = request_id(&head.headers), %error, "the former session of a login was not ended");
         }
         let expires_in = self.settings.idle.min(self.settings.lifetime).as_secs();
         Ok(granted(&format!(r#"{{"token":"{token}","expires_in":{expires_in}}}"#)))
@@ -208,7 +208,7 @@ impl<S: Sessions> Inner<S> {
     async fn log_out(&self, head: &request::Parts) -> Result<Response<Body>, Answer> {
         let id = self.sessions.presented(&head.headers).filter(|id| is_id(id)).ok_or(Answer::NotLoggedIn)?;
         self.sessions.end(&id).await.map_err(|error| {
-            tracing::warn!(request_id = request_id(head), %error, "a session was not ended");
+            tracing::warn!(request_id = request_id(&head.headers), %error, "a session was not ended");
             Answer::CheckUnavailable
         })?;
         Ok(granted("null"))
@@ -261,8 +261,7 @@ fn granted(data: &str) -> Response<Body> {
 
 /// A refusal in the form of all the gateway's own answers.
 fn render(answer: Answer, headers: &HeaderMap) -> Response<Body> {
-    let request_id = headers.get(X_REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
-    let mut response = answer.render(headers.get(ACCEPT), request_id).map(|body| match body {
+    let mut response = answer.render(headers.get(ACCEPT), request_id(headers)).map(|body| match body {
         crate::http::Body::Full(bytes) => Body::from(bytes),
         crate::http::Body::Empty | crate::http::Body::Stream(_) => Body::empty(),
     });
@@ -272,8 +271,8 @@ fn render(answer: Answer, headers: &HeaderMap) -> Response<Body> {
     response
 }
 
-fn request_id(head: &request::Parts) -> &str {
-    head.headers.get(X_REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default()
+fn request_id(headers: &HeaderMap) -> &str {
+    headers.get(X_REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default()
 }
 
 impl fmt::Debug for Settings {
