@@ -273,12 +273,7 @@ impl SideTotals {
 
     /// All durations of that kind.
     pub(crate) fn curve(&self, latency: Latency) -> &Distribution {
-        let [total, service, queue] = &self.curves;
-        match latency {
-            Latency::Total => total,
-            Latency::Service => service,
-            Latency::Queue => queue,
-        }
+        latency.of(&self.curves)
     }
 
     /// Exchanges that ended.
@@ -339,7 +334,7 @@ impl RouteStats {
         self.history().figures(side, &totals, window, latency, now)
     }
 
-    /// One side's last hour, slice by slice, the one that runs included.
+    /// One side's points in a window, slice by slice, the one that runs included.
     pub(crate) fn curve(&self, side: Side, window: Window, latency: Latency, now: Instant) -> Vec<Curve> {
         let Some(totals) = self.totals(side) else { return Vec::new() };
         self.history().curve(side, &totals, window, latency, now)

@@ -2,7 +2,7 @@
 //!
 //! Workers write ([`Recorder`], [`Exchange`]) into memory of their own; the control plane reads
 //! ([`Telemetry`]) by adding the workers' cells up, and keeps the last hour of each route. Nothing
-//! on a request's path takes a lock, waits, or touches another worker's cache lines.
+//! on a request's path waits, for a lock or for anything else, or touches another worker's cache lines.
 //! The room knows routes, sides and upstreams by name only; gauges of what it does not know are
 //! handed in as [`Gauges`] when they are read.
 

@@ -93,7 +93,8 @@ impl Latency {
         Self::ALL.into_iter().find(|latency| latency.as_str() == text)
     }
 
-    fn of<T>(self, [total, service, queue]: &[T; Self::ALL.len()]) -> &T {
+    /// Its own of three, in the order of [`Self::ALL`].
+    pub(super) fn of<T>(self, [total, service, queue]: &[T; Self::ALL.len()]) -> &T {
         match self {
             Self::Total => total,
             Self::Service => service,
