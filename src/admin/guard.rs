@@ -13,6 +13,7 @@ use ::http::uri::Authority;
 use ::http::{HeaderMap, StatusCode, Uri};
 
 use super::Token;
+use crate::http::host::unbracketed;
 
 /// Why a request is turned away: status, code, and what would be right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +87,7 @@ fn host_is_local(uri: &Uri, headers: &HeaderMap) -> bool {
         return true;
     }
     let Some(authority) = authority(uri, headers) else { return false };
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    let host = unbracketed(authority.host()).to_ascii_lowercase();
     host == "localhost" || host.ends_with(".localhost") || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 

@@ -93,6 +93,11 @@ impl<'h> Parts<'h> {
     }
 }
 
+/// A name or address as resolvers and parsers take it: an IPv6 address without its brackets.
+pub(crate) fn unbracketed(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
 fn is_port(digits: &[u8]) -> bool {
     // RFC 3986 lets a port be empty.
     digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit)

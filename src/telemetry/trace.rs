@@ -27,6 +27,7 @@ use tokio::time::{timeout, timeout_at};
 
 use super::counters::CheckStats;
 use super::line::{Ended, Line};
+use crate::http::host::unbracketed;
 use crate::http::trace_context::{TRACEPARENT, TRACESTATE, TraceParent};
 use crate::http::{BoxError, Timeline};
 
@@ -288,7 +289,7 @@ impl Exporter {
 
     async fn post(&self, body: Vec<u8>) -> Result<(), BoxError> {
         let authority = self.endpoint.authority().ok_or("the endpoint has no host")?;
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let host = unbracketed(authority.host());
         // The name is asked for each time: collectors move.
         let stream = tokio::net::TcpStream::connect((host, authority.port_u16().unwrap_or(80))).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;

@@ -8,6 +8,7 @@ use ::http::{StatusCode, Uri};
 use serde_json::Value;
 
 use crate::check::fetch::{FetchError, Fetched, Fetcher};
+use crate::http::host::unbracketed;
 use crate::http::urlencoded::{UNRESERVED, encoded};
 
 /// Most bytes of a code; WeChat's have 32.
@@ -60,7 +61,7 @@ impl Api {
     /// Whether what is said there can be overheard on a network.
     pub(crate) fn is_open(&self) -> bool {
         let Ok(uri) = self.0.parse::<Uri>() else { return true };
-        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let host = unbracketed(uri.host().unwrap_or_default());
         let here = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
         uri.scheme_str() != Some("https") && !here
     }
