@@ -9,9 +9,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ::http::HeaderName;
 use thread_local::ThreadLocal;
 
 use super::algorithm::{Algorithm, Mac, MacKey};
+use crate::check::Identity;
+
+/// The app that signed, as both sides are told it.
+const X_STRANGLER_APP: HeaderName = HeaderName::from_static("x-strangler-app");
 
 /// Bytes that nobody may see.
 #[derive(Clone, PartialEq, Eq)]
@@ -67,6 +72,8 @@ pub(crate) type KeyUses = BTreeMap<Arc<str>, Arc<Uses>>;
 #[derive(Debug)]
 pub(super) struct Named {
     pub(super) id: Arc<str>,
+    /// The app, as both sides are told it; an id that no header can carry is not told.
+    pub(super) identity: Option<Identity>,
     pub(super) not_after: Option<u64>,
     pub(super) uses: Arc<Uses>,
 }
@@ -104,7 +111,8 @@ pub(super) fn named(
     let id = id(app, index);
     let counter = counted.and_then(|counted| counted.get(&id)).cloned().unwrap_or_default();
     uses.insert(Arc::clone(&id), Arc::clone(&counter));
-    Named { id, not_after: key.not_after, uses: counter }
+    let identity = Identity::new(None, None, [(&X_STRANGLER_APP, app.as_bytes())]).ok();
+    Named { id, identity, not_after: key.not_after, uses: counter }
 }
 
 /// The keys of a scheme with shared secrets.
