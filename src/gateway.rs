@@ -341,20 +341,17 @@ impl Refusal {
         request_id: &HeaderValue,
         exchange: &mut Exchange,
     ) -> Response<Body> {
-        let answer = match &self {
-            Self::Refused(answer) => *answer,
-            Self::MethodNotAllowed { .. } => Answer::MethodNotAllowed,
-            Self::Failed(error) => error.answer(),
-            Self::Answered(response) => return passed_on(response.as_ref().clone()),
+        let allow = self.allow();
+        let (answer, reason) = match self {
+            Self::Refused(answer) => (answer, None),
+            Self::MethodNotAllowed { .. } => (Answer::MethodNotAllowed, None),
+            Self::Failed(error) => (error.answer(), error.reason()),
+            Self::Answered(response) => return passed_on(*response),
         };
         let mut response = answer.render(accept, request_id.to_str().unwrap_or_default());
-        if let Some(allow) = self.allow() {
+        if let Some(allow) = allow {
             response.headers_mut().insert(ALLOW, allow);
         }
-        let reason = match self {
-            Self::Refused(_) | Self::MethodNotAllowed { .. } | Self::Answered(_) => None,
-            Self::Failed(error) => error.reason(),
-        };
         exchange.answered_by_gateway(answer.code(), reason);
         response
     }

@@ -21,6 +21,13 @@ async fn post(gateway: &Gateway, target: &str) -> crate::support::client::Answer
     exchange(gateway.address(), request).await.expect("an answer")
 }
 
+async fn served_again(gateway: &Gateway) {
+    eventually_within(Duration::from_secs(2), "served again", || async {
+        (get(gateway.address(), "/answer.php").await.status == 200).then_some(())
+    })
+    .await;
+}
+
 /// How often a script ran.
 fn runs(mark: &std::path::Path) -> usize {
     std::fs::read_to_string(mark).unwrap_or_default().matches("started").count()
@@ -227,10 +234,7 @@ async fn without_its_socket_requests_are_refused_fast_and_served_again_when_it_i
     let lines = gateway.log().lines().count() - logged;
     assert!(lines < 20, "{lines} lines for 100 refusals");
     php.restart().await;
-    eventually_within(Duration::from_millis(2000), "served again", || async {
-        (get(gateway.address(), "/answer.php").await.status == 200).then_some(())
-    })
-    .await;
+    served_again(&gateway).await;
 }
 
 #[tokio::test]
@@ -242,10 +246,7 @@ async fn a_pool_that_refuses_connections_is_a_502_then_a_503_until_it_is_back() 
     assert!(matches!(first.status, 502 | 503), "{}", first.status);
     assert!(matches!(first.json()["code"].as_u64(), Some(50201 | 50303)), "{}", first.text());
     php.launch().await;
-    eventually_within(Duration::from_secs(2), "served again", || async {
-        (get(gateway.address(), "/answer.php").await.status == 200).then_some(())
-    })
-    .await;
+    served_again(&gateway).await;
 }
 
 // --- F5, F15: full ---

@@ -11,11 +11,10 @@ pipeline, and OpenSSL's HMAC through FFI: as fast as it is usually written. The 
     redis   both checks, session and nonce each a command to Redis
     warm    both checks, sessions cached and nonces in memory (the gateway alone)
 """
-import argparse, hashlib, hmac, json, pathlib, signal, statistics, subprocess, sys, time
+import hashlib, hmac, pathlib, statistics, subprocess, sys, time
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "compare"))
-from run import ROOT, Bench, answers, children_of, cpu_seconds, free_port, machine, wait_for  # noqa: E402
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from stand import PROXY, Bench, arguments, main, wait_for  # noqa: E402
 
 SECRET = "s3cret"
 SESSION = "0123456789abcdef0123456789abcdef"
@@ -79,6 +78,10 @@ end
 
 
 class Checks(Bench):
+    def begin(self):
+        self.start_redis()
+        self.start_both()
+
     def start_redis(self):
         self.redis = self.dir / "redis.sock"
         self.start("redis-server", "--port", "0", "--unixsocket", self.redis, "--unixsocketperm", "777", "--save", "", "--dir", self.dir)
@@ -88,49 +91,16 @@ class Checks(Bench):
     def command(self, *words):
         subprocess.run(["redis-cli", "-s", str(self.redis), *words], check=True, stdout=subprocess.DEVNULL)
 
-    def nginx_conf(self, name, main, http):
-        """A file of nginx's with one worker, everything of it in the folder of the run."""
-        path = self.dir / f"{name}.conf"
-        path.write_text(
-            f"{main}\nuser root; worker_processes 1; daemon off; pid {self.dir}/{name}.pid; error_log {self.dir}/{name}.log;\n"
-            "events { worker_connections 4096; }\nhttp {\n" + "".join(f"{kind}_temp_path {self.dir}/{name}-{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")) +
-            f"keepalive_requests 1000000; keepalive_timeout 75s;\n{http}\n}}")
-        return path
-
-    def start_nginx(self):
-        self.nginx_port, self.service_port = free_port(), free_port()
+    def start_both(self):
         (self.dir / "checks.lua").write_text(LUA.replace("SECRET", SECRET).replace("SOCKET", str(self.redis)))
-        proxy = 'proxy_pass http://service; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr;'
-        http = f"""
-log_format j escape=json '{{"t":"$time_iso8601","c":"$remote_addr","m":"$request_method","u":"$request_uri","s":$status,"b":$bytes_sent,"rt":$request_time,"ut":"$upstream_response_time"}}';
-access_log {self.dir}/nginx.access j buffer=64k flush=1s;
-lua_package_path "{self.dir}/?.lua;/usr/share/lua/5.1/?.lua;;";
-upstream service {{ server 127.0.0.1:{self.service_port}; keepalive 64; keepalive_requests 1000000; }}
-server {{ listen 127.0.0.1:{self.nginx_port};
-location = /off {{ {proxy} }}
-location = /redis {{ access_by_lua_block {{ require("checks")() }} {proxy} }}
-}}"""
-        modules = "load_module modules/ndk_http_module.so; load_module modules/ngx_http_lua_module.so;"
-        service = f"access_log off; server {{ listen 127.0.0.1:{self.service_port}; location / {{ return 200 hello; }} }}"
-        self.start("nginx", "-c", self.nginx_conf("service", "", service), "-p", "/usr/share/nginx")
-        self.nginx = self.start("nginx", "-c", self.nginx_conf("proxy", modules, http), "-p", "/usr/share/nginx")
-        wait_for(lambda: answers(self.nginx_port) and answers(self.service_port), "nginx")
-
-    def start_gateway(self):
-        self.gateway_port = free_port()
+        self.start_nginx(
+            f'location = /off {{ {PROXY} }}\nlocation = /redis {{ access_by_lua_block {{ require("checks")() }} {PROXY} }}',
+            f'lua_package_path "{self.dir}/?.lua;/usr/share/lua/5.1/?.lua;;";',
+            "load_module modules/ndk_http_module.so; load_module modules/ngx_http_lua_module.so;")
         store = f"redis+unix://{self.redis}"
         session = f'kind = "session"\nstore = "{store}"\nprefix = "PHPREDIS_SESSION:"\nformat = "php"\nuser = "user_id"\ntoken = ["cookie:PHPSESSID"]\n'
         signature = 'kind = "signature"\nkeys = { shop-app = { env = "SHOP_APP_SECRET" } }\n'
-        (self.dir / "routes.toml").write_text(f"""
-[listen]
-http = "127.0.0.1:{self.gateway_port}"
-[server]
-workers = 1
-access_log = "{self.dir}/gateway.access"
-[server.timeouts]
-requests_per_connection = 1000000
-[upstream.service]
-http = "http://127.0.0.1:{self.service_port}"
+        self.start_gateway(f"""
 [check.session]
 {session}cache = "0s"
 [check.session-warm]
@@ -150,9 +120,7 @@ check = ["session", "signed"]
 [[route]]
 path = "/warm"
 check = ["session-warm", "signed-warm"]
-""")
-        self.gateway = self.start("env", f"SHOP_APP_SECRET={SECRET}", ROOT / "target/release/examples/hello", "run", "-c", self.dir / "routes.toml")
-        wait_for(lambda: answers(self.gateway_port), "the gateway")
+""", SHOP_APP_SECRET=SECRET)
 
     def signed_queries(self, count, tag):
         """So many requests, each signed, none like another."""
@@ -168,20 +136,7 @@ check = ["session-warm", "signed-warm"]
         script = self.dir / "signed.lua"
         script.write_text(WRK)
         queries = self.signed_queries(int(60_000 * seconds), time.monotonic_ns())
-        out = subprocess.run(["wrk", "-t1", f"-c{self.o.connections}", f"-d{seconds}s", "-s", script, f"http://127.0.0.1:{port}{path}"],
-                             capture_output=True, text=True, check=True, env={"QUERIES": str(queries), "SESSION": SESSION, "PATH": "/usr/bin:/bin"}).stdout
-        if "Non-2xx" in out or "Socket errors" in out or " 0 requests in" in out:
-            sys.exit(f"errors under load at {path}:\n{out}")
-        word = lambda name: next(line for line in out.splitlines() if name in line).split()
-        return {"requests": int(word("requests in")[0]), "rps": float(word("Requests/sec:")[1])}
-
-    def measure(self, who, path):
-        port, pids = (self.nginx_port, children_of(self.nginx.pid)) if who == "nginx" else (self.gateway_port, [self.gateway.pid])
-        self.load(port, path, 1)
-        before = cpu_seconds(pids)
-        row = self.load(port, path, self.o.seconds)
-        row["cpu_us"] = (cpu_seconds(pids) - before) / row["requests"] * 1e6
-        return row
+        return super().load(port, path, seconds, "-s", script, QUERIES=str(queries), SESSION=SESSION)
 
     def run(self):
         turns = [("off", "nginx"), ("off", "strangler"), ("redis", "nginx"), ("redis", "strangler"), ("warm", "strangler")]
@@ -207,34 +162,5 @@ def summary(rows):
     return "\n".join(lines)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("--connections", type=int, default=16)
-    parser.add_argument("--out", type=pathlib.Path, help="a folder for MACHINE.md, raw.json and summary.md")
-    options = parser.parse_args()
-    about = machine()
-    subprocess.run(["cargo", "build", "--release", "--example", "hello"], cwd=ROOT, check=True)
-    bench = Checks(options)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    try:
-        bench.start_redis()
-        bench.start_nginx()
-        bench.start_gateway()
-        rows = bench.run()
-    finally:
-        bench.stop()
-    text = summary(rows)
-    print("\n" + text)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "MACHINE.md").write_text(about + "\n")
-        (options.out / "raw.json").write_text("[\n" + ",\n".join(json.dumps(r) for r in rows) + "\n]\n")
-        (options.out / "summary.md").write_text(
-            f"`run.py --rounds {options.rounds} --seconds {options.seconds} --connections {options.connections}`: one worker each, "
-            f"CPU time of the proxy's process per request.\n\n{text}\n")
-
-
 if __name__ == "__main__":
-    main()
+    main(arguments(__doc__, seconds=4), Checks, summary)

@@ -172,7 +172,12 @@ fn own(answer: Answer) -> Reply {
 }
 
 fn refusal(status: StatusCode, code: u32, message: &str) -> Reply {
-    json_reply(status, &json!({ "code": code, "message": message, "data": null }))
+    json_reply(status, &refused(code, message))
+}
+
+/// A refusal in the form of all the gateway's own answers.
+pub(super) fn refused(code: u32, message: &str) -> Value {
+    json!({ "code": code, "message": message, "data": null })
 }
 
 fn json_reply(status: StatusCode, value: &Value) -> Reply {

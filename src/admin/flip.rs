@@ -11,7 +11,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use serde_json::{Value, json};
 
-use crate::http::path::hex_value;
+use super::answer::refused;
+use crate::http::hex;
 
 /// Bytes of an order.
 const LARGEST: usize = 4 << 10;
@@ -63,7 +64,7 @@ pub(super) fn route_of(path: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(name.len());
     let mut bytes = name.bytes();
     while let Some(byte) = bytes.next() {
-        decoded.push(if byte == b'%' { hex_value(bytes.next()?)? << 4 | hex_value(bytes.next()?)? } else { byte });
+        decoded.push(if byte == b'%' { hex::byte(bytes.next()?, bytes.next()?)? } else { byte });
     }
     String::from_utf8(decoded).ok()
 }
@@ -109,7 +110,7 @@ fn order(route: String, body: &[u8]) -> Option<Order> {
 }
 
 fn refusal(status: StatusCode, code: u32, message: &str) -> (StatusCode, Value) {
-    (status, json!({ "code": code, "message": message, "data": null }))
+    (status, refused(code, message))
 }
 
 #[cfg(test)]

@@ -52,7 +52,6 @@ pub(super) fn of(table: &RouteTable, reloads: &Reloads, costs: &Known) -> Gauges
 
 /// The checks that have a store, each once.
 fn checks(table: &RouteTable) -> Vec<CheckGauge> {
-    let checks: BTreeMap<&str, &Check> = table.checks().map(|check| (check.name(), &**check)).collect();
     let gauge = |(name, check): (&str, &Check)| {
         let (store, session) = (check.store()?, check.session());
         let totals = store.totals();
@@ -65,19 +64,23 @@ fn checks(table: &RouteTable) -> Vec<CheckGauge> {
             cache: session.map(Session::cache_totals),
         })
     };
-    checks.into_iter().filter_map(gauge).collect()
+    by_name(table).into_iter().filter_map(gauge).collect()
 }
 
 /// How often each key of each check was used.
 fn keys(table: &RouteTable) -> Vec<KeyGauge> {
-    let checks: BTreeMap<&str, &Check> = table.checks().map(|check| (check.name(), &**check)).collect();
     let mut keys = Vec::new();
-    for (name, check) in checks {
+    for (name, check) in by_name(table) {
         let Kind::Signature(signature) = check.kind() else { continue };
         let used = |(key, used): (&str, u64)| KeyGauge { check: name.to_owned(), key: key.to_owned(), used };
         keys.extend(signature.uses().map(used));
     }
     keys
+}
+
+/// Every check of the table once, by its name.
+fn by_name(table: &RouteTable) -> BTreeMap<&str, &Check> {
+    table.checks().map(|check| (check.name(), &**check)).collect()
 }
 
 /// Every upstream and handler of the table once, by its name.
@@ -86,7 +89,7 @@ pub(super) fn places(table: &RouteTable) -> BTreeMap<&str, &Target> {
 }
 
 /// The connections to an upstream, and the requests that wait for one.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Used {
     pub(super) in_use: u64,
     pub(super) idle: u64,

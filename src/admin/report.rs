@@ -9,10 +9,9 @@ use serde_json::{Map, Value, json};
 
 use super::compare::{self, Question};
 use super::costs::{Known, SideCost};
-use super::{gauges, rfc3339};
+use super::{gauges, rfc3339, upstreams};
 use crate::route::RouteTable;
 use crate::telemetry::{Figures, Side};
-use crate::upstream::Target;
 
 /// The report of the window that ends now.
 pub(super) fn answer(table: &RouteTable, costs: &Known, question: Question) -> Value {
@@ -24,7 +23,7 @@ pub(super) fn answer(table: &RouteTable, costs: &Known, question: Question) -> V
         ("sides", json!({ "legacy": side(legacy, costs.legacy), "new": side(new, costs.new) })),
         ("ratio", ratio),
         ("confidence", confidence),
-        ("upstreams", upstreams(table, costs)),
+        ("upstreams", with_costs(table, costs)),
     ];
     if let Value::Object(fields) = &mut report {
         fields.extend(beside.map(|(name, value)| (name.to_owned(), value)));
@@ -51,14 +50,10 @@ fn side(figures: Option<Figures>, cost: SideCost) -> Option<Map<String, Value>> 
     Some(side)
 }
 
-fn upstreams(table: &RouteTable, costs: &Known) -> Value {
+fn with_costs(table: &RouteTable, costs: &Known) -> Value {
     let upstreams = gauges::places(table).into_iter().map(|(name, target)| {
         let cost = costs.places.get(name).copied().unwrap_or_default();
-        let (kind, slots) = match target {
-            Target::Php(php) => ("php", Some(php.settings().connections)),
-            Target::Http(_) => ("http", None),
-            Target::Handler(_) => ("handler", None),
-        };
+        let (kind, slots) = upstreams::kind(target);
         let used = gauges::connections(target);
         json!({
             "name": name,

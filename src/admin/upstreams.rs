@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::gauges;
 use crate::route::{Place, RouteTable};
 use crate::upstream::Target;
-use crate::upstream::fastcgi::Connections;
 
 /// One entry for each, by name. `waits` and `wait_seconds` only rise, so that a reader gets the mean of
 /// any span as a quotient of differences.
@@ -16,26 +16,26 @@ pub(super) fn shown(table: &RouteTable) -> Value {
     places.into_values().map(one).collect()
 }
 
+/// What it is, and how many connections to it there may be, where that is bounded.
+pub(super) fn kind(target: &Target) -> (&'static str, Option<usize>) {
+    match target {
+        Target::Php(php) => ("php", Some(php.settings().connections)),
+        Target::Http(_) => ("http", None),
+        Target::Handler(_) => ("handler", None),
+    }
+}
+
 fn one(place: &Place) -> Value {
     let totals = place.stats.totals();
-    let (kind, in_use, idle, limit, waiting) = match &place.target {
-        Target::Php(php) => {
-            let Connections { in_use, idle } = php.connections();
-            ("php", in_use, idle, Some(php.settings().connections), php.waiting())
-        }
-        Target::Http(service) => {
-            let (in_use, idle) = service.connections();
-            ("http", in_use, idle, None, 0)
-        }
-        Target::Handler(_) => ("handler", 0, 0, None, 0),
-    };
+    let used = gauges::connections(&place.target).unwrap_or_default();
+    let (kind, limit) = kind(&place.target);
     json!({
         "name": place.target.name(),
         "kind": kind,
-        "in_use": in_use,
-        "idle": idle,
+        "in_use": used.in_use,
+        "idle": used.idle,
         "limit": limit,
-        "waiting": waiting,
+        "waiting": used.waiting,
         "waits": totals.queue.count(),
         "wait_seconds": totals.queue.sum().as_secs_f64(),
         "failures": totals.failures.iter().sum::<u64>(),

@@ -90,10 +90,10 @@ impl From<jws::Malformed> for Fault {
     }
 }
 
-/// Where a token was found good.
+/// Tokens that were found good.
 #[derive(Debug)]
 struct Remembered {
-    /// The authority's keys at that time.
+    /// The keys that the authority had when they were.
     keys: Option<Arc<Keys>>,
     tokens: Recent<Identity>,
 }

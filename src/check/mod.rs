@@ -2,11 +2,12 @@
 //!
 //! A route names its checks; they run in order, once per request, before a side is chosen, so that
 //! PHP and Rust never disagree about a caller. A [`Check`] is given a [`Subject`], what there is to
-//! know of a request, and gives back a [`Verdict`]. It may wait for a store, never without a
-//! deadline; it knows neither routes nor sides, and nothing it says reaches a client but through
-//! one of the gateway's own answers: why a request was refused is for the log alone.
+//! know of a request, and gives back a [`Verdict`]. It may wait for a store or for an authority, never
+//! without a deadline, and it knows neither routes nor upstreams. A client is told of a refusal by one of
+//! the gateway's own answers, or in the words of the authority that was asked: why it was is for the log alone.
 
 mod address;
+pub(crate) mod clock;
 pub(crate) mod fetch;
 pub(crate) mod forward;
 mod identity;
@@ -15,6 +16,7 @@ mod recent;
 pub(crate) mod session;
 pub(crate) mod signature;
 pub(crate) mod store;
+mod tally;
 pub(crate) mod token;
 pub(crate) mod wechat;
 

@@ -7,11 +7,9 @@ use std::sync::Arc;
 use clap::Args;
 use tokio::runtime::{Builder, LocalOptions};
 
-use super::{FAILED, complain, faulty, print, routes_in_words};
+use super::{FAILED, complain, look_at, print, routes_in_words};
 use crate::check::Check;
-use crate::config::{self, Known};
 use crate::route::RouteTable;
-use crate::telemetry::Telemetry;
 use crate::upstream::Handler;
 
 #[derive(Clone, Debug, Args)]
@@ -22,22 +20,20 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(file: &Path, options: &Options, handlers: &BTreeMap<String, Arc<Handler>>) -> u8 {
-    let telemetry = Telemetry::idle();
-    match config::load(file, &Known { handlers, telemetry: &telemetry, previous: None }) {
-        Ok(loaded) => {
-            let mut text = String::new();
-            for warning in &loaded.warnings {
-                text.push_str(&format!("warning: {warning}\n"));
-            }
-            let (path, routes) = (file.display(), &loaded.table.routes);
-            let new = routes.iter().filter(|route| route.serve.word() == "new").count();
-            text.push_str(&format!("{path}: good; {}, {new} served by the new side\n", routes_in_words(routes.len())));
-            match print(&text) {
-                0 if options.probe => probe(&loaded.table),
-                code => code,
-            }
-        }
-        Err(faults) => faulty(&faults),
+    let loaded = match look_at(file, handlers) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    let mut text = String::new();
+    for warning in &loaded.warnings {
+        text.push_str(&format!("warning: {warning}\n"));
+    }
+    let (path, routes) = (file.display(), &loaded.table.routes);
+    let new = routes.iter().filter(|route| route.serve.word() == "new").count();
+    text.push_str(&format!("{path}: good; {}, {new} served by the new side\n", routes_in_words(routes.len())));
+    match print(&text) {
+        0 if options.probe => probe(&loaded.table),
+        code => code,
     }
 }
 

@@ -10,11 +10,9 @@ use ::http::header::HOST;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use clap::Args;
 
-use super::{FAULTY, complain, faulty, print};
-use crate::config::{self, Known};
+use super::{FAULTY, complain, look_at, print};
 use crate::http::{CanonicalPath, Host};
 use crate::route::{Considered, Explanation, Found, Route, Verdict};
-use crate::telemetry::Telemetry;
 use crate::upstream::{Handler, Target};
 
 #[derive(Debug, Args)]
@@ -36,11 +34,9 @@ pub(super) fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
 }
 
 pub(super) fn run(file: &Path, options: &Options, handlers: &BTreeMap<String, Arc<Handler>>) -> u8 {
-    let telemetry = Telemetry::idle();
-    let known = Known { handlers, telemetry: &telemetry, previous: None };
-    let loaded = match config::load(file, &known) {
+    let loaded = match look_at(file, handlers) {
         Ok(loaded) => loaded,
-        Err(faults) => return faulty(&faults),
+        Err(code) => return code,
     };
     let path = match CanonicalPath::of(&options.url) {
         Ok(path) => path,

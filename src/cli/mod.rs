@@ -15,7 +15,7 @@ mod sign;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,7 +23,9 @@ use std::sync::Arc;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::config::{self, Known, Loaded};
 use crate::http::BoxError;
+use crate::telemetry::Telemetry;
 use crate::upstream::Handler;
 
 /// What a binary is made of: its handlers by name, and what makes them ready to serve.
@@ -107,6 +109,12 @@ pub(crate) fn main(program: Program) -> ExitCode {
 pub(crate) fn misused(why: &dyn std::error::Error) -> ExitCode {
     complain(&with_causes(why));
     ExitCode::from(FAULTY)
+}
+
+/// Loads the file for a command that only looks at it; its faults are printed, and give the exit code.
+fn look_at(file: &Path, handlers: &BTreeMap<String, Arc<Handler>>) -> Result<Loaded, u8> {
+    let telemetry = Telemetry::idle();
+    config::load(file, &Known { handlers, telemetry: &telemetry, previous: None }).map_err(|faults| faulty(&faults))
 }
 
 /// `1 route`, `2 routes`.

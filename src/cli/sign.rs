@@ -6,18 +6,16 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use ::http::header::{CONTENT_TYPE, HOST};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, request};
 use clap::Args;
 
-use super::{FAULTY, complain, explain, faulty, print, with_causes};
+use super::{FAULTY, complain, explain, look_at, print, with_causes};
 use crate::check::signature::{Signature, SignedRequest, Unsigned};
-use crate::check::{Check, Kind};
-use crate::config::{self, Known, Listen};
+use crate::check::{Check, Kind, clock};
+use crate::config::Listen;
 use crate::http::{Host, request_id};
-use crate::telemetry::Telemetry;
 use crate::upstream::Handler;
 
 #[derive(Debug, Args)]
@@ -49,11 +47,9 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(file: &Path, options: &Options, handlers: &BTreeMap<String, Arc<Handler>>) -> u8 {
-    let telemetry = Telemetry::idle();
-    let known = Known { handlers, telemetry: &telemetry, previous: None };
-    let loaded = match config::load(file, &known) {
+    let loaded = match look_at(file, handlers) {
         Ok(loaded) => loaded,
-        Err(faults) => return faulty(&faults),
+        Err(code) => return code,
     };
     let check = loaded.table.checks().find(|check| check.name() == options.check);
     let Some(Kind::Signature(signature)) = check.map(|check| Check::kind(check)) else {
@@ -85,13 +81,12 @@ fn unsigned(options: &Options, signature: &Signature, listen: &Listen) -> Result
     let (mut head, ()) = Request::new(()).into_parts();
     (head.method, head.uri, head.headers) = (options.method.clone(), url, headers);
     let app = options.app.clone().or_else(|| signature.settings().apps.keys().next().cloned());
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     Ok(Unsigned {
         host: host.as_str().to_owned(),
         head,
         body: options.data.clone().unwrap_or_default().into_bytes(),
         app: app.ok_or("the check has no app")?,
-        timestamp: options.timestamp.unwrap_or_else(now),
+        timestamp: options.timestamp.unwrap_or_else(clock::now),
         nonce: options.nonce.clone().unwrap_or_else(fresh_nonce),
     })
 }

@@ -47,12 +47,8 @@ pub(super) fn checks(file: &Reader<'_>, upstreams: &Upstreams, previous: Option<
     let sheet = file.sheet;
     let context = Context { upstreams, stores: Stores::of(previous) };
     let mut checks = Checks::new();
-    for (name, node) in file.names("check") {
+    for (name, node) in file.plain_names("check", "a check") {
         let text = name.get_ref();
-        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
-            let message = format!("\"{text}\" cannot name a check");
-            sheet.fault(name.span(), message, "use letters, digits, \"-\", \"_\" and \".\"");
-        }
         let before = sheet.count();
         let running = previous.into_iter().flat_map(RouteTable::checks).find(|check| check.name() == &**text);
         let check = check(sheet, text, node, running, &context).filter(|_| sheet.count() == before);

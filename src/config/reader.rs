@@ -165,6 +165,24 @@ impl<'a> Reader<'a> {
             }
         }
     }
+
+    /// The same for `what` ("a check"), whose names stand in metrics and on command lines and so are plain.
+    pub(super) fn plain_names(
+        &self,
+        key: &str,
+        what: &str,
+    ) -> Vec<(&'a Spanned<toml::de::DeString<'a>>, &'a Node<'a>)> {
+        let names = self.names(key);
+        for (name, _) in &names {
+            let text = name.get_ref();
+            let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+            if text.is_empty() || !text.bytes().all(plain) {
+                let message = format!("\"{text}\" cannot name {what}");
+                self.sheet.fault(name.span(), message, "use letters, digits, \"-\", \"_\" and \".\"");
+            }
+        }
+        names
+    }
 }
 
 /// A value about to be read.

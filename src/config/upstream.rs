@@ -41,15 +41,8 @@ pub(super) struct Upstream {
 pub(super) fn upstreams(file: &Reader<'_>, previous: Option<&RouteTable>) -> Upstreams {
     let sheet = file.sheet;
     let mut upstreams = Upstreams::new();
-    for (name, node) in file.names("upstream") {
+    for (name, node) in file.plain_names("upstream", "an upstream") {
         let text = name.get_ref();
-        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
-            sheet.fault(
-                name.span(),
-                format!("\"{text}\" cannot name an upstream"),
-                "use letters, digits, \"-\", \"_\" and \".\"",
-            );
-        }
         let before = sheet.count();
         let target = upstream(sheet, text, node, previous);
         let target = target.filter(|_| sheet.count() == before);

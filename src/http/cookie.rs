@@ -54,7 +54,7 @@ fn split(pair: &[u8]) -> (&[u8], &[u8]) {
 
 fn plain(value: &[u8]) -> Cow<'_, [u8]> {
     match std::str::from_utf8(value) {
-        Ok(text) if text.contains('%') => Cow::Owned(decoded(text, Plus::IsPlus).collect()),
+        Ok(text) if text.contains('%') => Cow::Owned(decoded(text.as_bytes(), Plus::IsPlus).collect()),
         _ => Cow::Borrowed(value),
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod body;
 pub(crate) mod client;
 pub(crate) mod cookie;
 pub(crate) mod headers;
+pub(crate) mod hex;
 pub(crate) mod host;
 pub(crate) mod limits;
 pub mod path;

@@ -15,6 +15,8 @@ use std::fmt;
 use http::Uri;
 use http::uri::PathAndQuery;
 
+use super::hex;
+
 /// The canonical path of a request.
 #[derive(Clone)]
 pub struct CanonicalPath(Text);
@@ -153,18 +155,7 @@ fn check_raw(byte: u8) -> Result<(), PathFault> {
 
 /// Takes the two digits behind a `%`.
 fn escaped_byte(rest: &mut impl Iterator<Item = u8>) -> Result<u8, PathFault> {
-    let mut digit = || rest.next().and_then(hex_value).ok_or(PathFault::BadEscape);
-    Ok(digit()? << 4 | digit()?)
-}
-
-/// What a hexadecimal digit stands for.
-pub(crate) fn hex_value(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
-    }
+    rest.next().zip(rest.next()).and_then(|(high, low)| hex::byte(high, low)).ok_or(PathFault::BadEscape)
 }
 
 /// Decodes every escape but those of `%` and `/`. What it returns has a slash only between segments.

@@ -5,6 +5,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::hex;
+
 /// Where an id is sent and found.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -29,14 +31,10 @@ pub(crate) fn make() -> HeaderValue {
     let random = fastrand::u128(..).to_be_bytes();
     let mut digits = [0; 32];
     for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(random) {
-        *pair = [hex_digit(byte >> 4), hex_digit(byte & 0xF)];
+        *pair = hex::digits(byte);
     }
     // Digits and letters always are a field value; the empty one stands for what cannot happen.
     HeaderValue::from_bytes(&digits).unwrap_or_else(|_| HeaderValue::from_static(""))
-}
-
-fn hex_digit(value: u8) -> u8 {
-    if value < 10 { b'0' + value } else { b'a' + value - 10 }
 }
 
 fn is_sane(id: &[u8]) -> bool {

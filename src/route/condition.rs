@@ -35,8 +35,8 @@ impl Condition {
                 .split('&')
                 .rev()
                 .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-                .find(|(sent, _)| decoded(sent, Plus::IsSpace).eq(name.bytes()))
-                .is_some_and(|(_, sent)| decoded(sent, Plus::IsSpace).eq(value.bytes())),
+                .find(|(sent, _)| decoded(sent.as_bytes(), Plus::IsSpace).eq(name.bytes()))
+                .is_some_and(|(_, sent)| decoded(sent.as_bytes(), Plus::IsSpace).eq(value.bytes())),
             Self::Cookie { name, value } => headers
                 .get_all(COOKIE)
                 .iter()
@@ -44,7 +44,7 @@ impl Condition {
                 .flat_map(|line| line.split(';'))
                 .filter_map(|pair| pair.trim_start().split_once('='))
                 .find(|(sent, _)| sent == name)
-                .is_some_and(|(_, sent)| decoded(sent, Plus::IsPlus).eq(value.bytes())),
+                .is_some_and(|(_, sent)| decoded(sent.as_bytes(), Plus::IsPlus).eq(value.bytes())),
         }
     }
 

@@ -10,6 +10,8 @@ use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::fmt;
 
+use crate::http::hex;
+
 /// Deepest pattern: the search for a route goes as deep as the deepest one.
 const SEGMENTS_MAX: usize = 64;
 
@@ -213,12 +215,9 @@ fn fixed(text: &str) -> Result<Box<str>, PatternFault> {
 
 /// A percent sign may stand for itself, but not look like an escape.
 fn check_percent(text: &str) -> Result<(), PatternFault> {
-    let Some(escape) = text.get(..3) else { return Ok(()) };
-    let Some(Ok(byte)) = escape.strip_prefix('%').map(|digits| u8::from_str_radix(digits, 16)) else { return Ok(()) };
-    // `from_str_radix` takes a sign, an escape does not.
-    if escape.contains('+') {
-        return Ok(());
-    }
+    let escape = text.get(..3).unwrap_or_default();
+    let [b'%', high, low] = escape.as_bytes() else { return Ok(()) };
+    let Some(byte) = hex::byte(*high, *low) else { return Ok(()) };
     let remedy = match byte {
         b'/' => "an escaped slash can only be matched by a parameter".to_owned(),
         0x21..=0x7E => format!("write \"{}\"", char::from(byte)),

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ::http::HeaderValue;
 
 use super::Side;
+use crate::http::hex;
 
 /// Most bytes of path and query that are logged.
 const TARGET_MAX: usize = 2048;
@@ -354,26 +355,12 @@ fn escape(out: &mut Vec<u8>, text: &str) {
 
 /// `\u00XX`: every control character lies below U+0100.
 fn append_escape(out: &mut Vec<u8>, control: char) {
-    let digit =
-        |nibble: u32| char::from_digit(nibble & 0xf, 16).and_then(|digit| u8::try_from(digit).ok()).unwrap_or(b'0');
-    let code = u32::from(control);
     out.extend_from_slice(b"\\u00");
-    out.extend([digit(code >> 4), digit(code)]);
+    out.extend(hex::digits(u8::try_from(control).unwrap_or_default()));
 }
 
 fn append_number(out: &mut Vec<u8>, number: u64) {
-    let mut digits = [0; 20];
-    let mut rest = number;
-    let mut length = 0;
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
-        rest /= 10;
-        length += 1;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(digits.get(digits.len() - length..).unwrap_or_default());
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Milliseconds with three digits behind the point.

@@ -1,29 +1,11 @@
 <?php
 // Logs in as Laravel does, by its encrypted cookie, its session stores and the guard's key: ?do=in&user=7, out, and
 // nothing to see who it is. The application's settings are the upstream's params.
-function encrypt(string $value): string {
-    $cipher = $_SERVER['CIPHER'];
-    $key = base64_decode(substr($_SERVER['APP_KEY'], 7));
-    $iv = random_bytes(openssl_cipher_iv_length($cipher));
-    $gcm = str_ends_with($cipher, 'gcm');
-    $tag = '';
-    $value = $gcm ? openssl_encrypt($value, $cipher, $key, 0, $iv, $tag) : openssl_encrypt($value, $cipher, $key, 0, $iv);
-    [$iv, $tag] = [base64_encode($iv), base64_encode($tag)];
-    $mac = $gcm ? '' : hash_hmac('sha256', $iv . $value, $key);
-    return base64_encode(json_encode(compact('iv', 'value', 'mac', 'tag'), JSON_UNESCAPED_SLASHES));
-}
-
-function decrypt(string $payload): string|false {
-    $cipher = $_SERVER['CIPHER'];
-    $key = base64_decode(substr($_SERVER['APP_KEY'], 7));
-    $payload = json_decode(base64_decode($payload), true);
-    $known = $payload && (str_ends_with($cipher, 'gcm') || hash_equals(hash_hmac('sha256', $payload['iv'] . $payload['value'], $key), $payload['mac']));
-    return $known ? openssl_decrypt($payload['value'], $cipher, $key, 0, base64_decode($payload['iv']), base64_decode($payload['tag'])) : false;
-}
+require __DIR__ . '/laravel_encrypter.php';
 
 class Store {
     private ?Redis $redis = null;
-    public function __construct() {
+    public function __construct(private Encrypter $encrypter) {
         if (str_starts_with($_SERVER['STORE'], 'redis:')) {
             [, $host, $port] = explode(':', $_SERVER['STORE']);
             $this->redis = new Redis();
@@ -34,12 +16,12 @@ class Store {
         $data = $this->redis ? $this->redis->get($_SERVER['PREFIX'] . $id) : @file_get_contents("{$_SERVER['STORE']}/$id");
         if ($data === false) return [];
         if ($this->redis) $data = unserialize($data);
-        if ($_SERVER['ENCRYPTED']) $data = unserialize(decrypt($data));
+        if ($_SERVER['ENCRYPTED']) $data = unserialize($this->encrypter->decrypt($data));
         return $_SERVER['SERIALIZATION'] === 'json' ? json_decode($data, true) : unserialize($data);
     }
     public function write(string $id, array $attributes): void {
         $data = $_SERVER['SERIALIZATION'] === 'json' ? json_encode($attributes) : serialize($attributes);
-        if ($_SERVER['ENCRYPTED']) $data = encrypt(serialize($data));
+        if ($_SERVER['ENCRYPTED']) $data = $this->encrypter->encrypt(serialize($data));
         $this->redis ? $this->redis->setex($_SERVER['PREFIX'] . $id, 7200, serialize($data)) : file_put_contents("{$_SERVER['STORE']}/$id", $data, LOCK_EX);
     }
     public function destroy(string $id): void {
@@ -47,10 +29,12 @@ class Store {
     }
 }
 
-$store = new Store();
+$key = base64_decode(substr($_SERVER['APP_KEY'], 7));
+$encrypter = new Encrypter($key, $_SERVER['CIPHER']);
+$store = new Store($encrypter);
 $user = 'login_web_' . sha1('Illuminate\Auth\SessionGuard');
-$mark = hash_hmac('sha1', 'shop-sessionv2', base64_decode(substr($_SERVER['APP_KEY'], 7))) . '|';
-$cookie = isset($_COOKIE['shop-session']) ? decrypt($_COOKIE['shop-session']) : false;
+$mark = hash_hmac('sha1', 'shop-sessionv2', $key) . '|';
+$cookie = isset($_COOKIE['shop-session']) ? $encrypter->decrypt($_COOKIE['shop-session']) : false;
 $id = $cookie && str_starts_with($cookie, $mark) ? substr($cookie, 41) : bin2hex(random_bytes(20));
 $attributes = $store->read($id) + ['_token' => bin2hex(random_bytes(20)), '_flash' => ['old' => [], 'new' => []]];
 switch ($_GET['do'] ?? '') {
@@ -66,7 +50,7 @@ switch ($_GET['do'] ?? '') {
         break;
 }
 $store->write($id, $attributes);
-setcookie('shop-session', encrypt($mark . $id), time() + 7200, '/', '', false, true);
+setcookie('shop-session', $encrypter->encrypt($mark . $id), time() + 7200, '/', '', false, true);
 header('Content-Type: application/json');
 echo json_encode([
     'id' => $id,

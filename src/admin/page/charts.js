@@ -70,27 +70,33 @@ const line = (side, label, width, dash) => ({
   label, stroke: colour(side), width, dash, points: { show: false }, spanGaps: false, value: (_, value) => millis(value),
 });
 
+/** Draws what `marks()` gives: upright lines at `at` of the x axis, each with its name beside it, in rows. */
+const marked = (marks) => (chart) => {
+  const { ctx, bbox } = chart;
+  const px = devicePixelRatio;
+  ctx.save();
+  ctx.font = `${11 * px}px ${colour("sans")}`;
+  for (const { at, name, stroke, dash = [], row = 0 } of marks()) {
+    const x = chart.valToPos(at, "x", true);
+    if (!(x >= bbox.left && x <= bbox.left + bbox.width)) continue;
+    ctx.strokeStyle = ctx.fillStyle = stroke;
+    ctx.setLineDash(dash.map((length) => length * px));
+    ctx.lineWidth = px;
+    ctx.beginPath();
+    ctx.moveTo(x, bbox.top);
+    ctx.lineTo(x, bbox.top + bbox.height);
+    ctx.stroke();
+    const right = x > bbox.left + bbox.width * 0.8;
+    ctx.textAlign = right ? "right" : "left";
+    ctx.fillText(name, x + (right ? -5 : 5) * px, bbox.top + 12 * (row + 1) * px);
+  }
+  ctx.restore();
+};
+
 /** P50 and P99 of both sides over time, with flips as marks. */
 export function curves(host, flips) {
-  const marks = (chart) => {
-    const { ctx, bbox } = chart;
-    ctx.save();
-    ctx.font = `${11 * devicePixelRatio}px ${colour("sans")}`;
-    for (const flip of flips()) {
-      const x = chart.valToPos(Date.parse(flip.when) / 1000, "x", true);
-      if (!(x >= bbox.left && x <= bbox.left + bbox.width)) continue;
-      ctx.strokeStyle = ctx.fillStyle = colour(flip.to === "new" ? "new" : "legacy");
-      ctx.lineWidth = devicePixelRatio;
-      ctx.beginPath();
-      ctx.moveTo(x, bbox.top);
-      ctx.lineTo(x, bbox.top + bbox.height);
-      ctx.stroke();
-      const right = x > bbox.left + bbox.width * 0.8;
-      ctx.textAlign = right ? "right" : "left";
-      ctx.fillText(`→ ${flip.to}`, x + (right ? -5 : 5) * devicePixelRatio, bbox.top + 12 * devicePixelRatio);
-    }
-    ctx.restore();
-  };
+  const marks = () =>
+    flips().map(({ when, to }) => ({ at: Date.parse(when) / 1000, name: `→ ${to}`, stroke: colour(to === "new" ? "new" : "legacy") }));
   return plot(host, 230, () => ({
     cursor: { drag: { x: false, y: false } },
     legend: { live: true },
@@ -103,34 +109,18 @@ export function curves(host, flips) {
       line("new", "new P50", 1),
       line("new", "new P99", 2),
     ],
-    hooks: { draw: [marks] },
+    hooks: { draw: [marked(marks)] },
   }));
 }
 
 /** How the durations of both sides are distributed, over each other; `figures()` gives the quantiles to mark. */
 export function distributions(host, figures) {
-  const quantiles = (chart) => {
-    const { ctx, bbox } = chart;
-    ctx.save();
-    ctx.font = `${10 * devicePixelRatio}px ${colour("sans")}`;
-    ["legacy", "new"].forEach((side, row) => {
-      for (const [name, value] of [["P50", figures()[side]?.p50_ms], ["P99", figures()[side]?.p99_ms]]) {
-        const x = value && chart.valToPos(value, "x", true);
-        if (!(x >= bbox.left && x <= bbox.left + bbox.width)) continue;
-        ctx.strokeStyle = ctx.fillStyle = colour(side);
-        ctx.setLineDash(side === "legacy" ? [4 * devicePixelRatio, 3 * devicePixelRatio] : []);
-        ctx.lineWidth = devicePixelRatio;
-        ctx.beginPath();
-        ctx.moveTo(x, bbox.top);
-        ctx.lineTo(x, bbox.top + bbox.height);
-        ctx.stroke();
-        const right = x > bbox.left + bbox.width * 0.9;
-        ctx.textAlign = right ? "right" : "left";
-        ctx.fillText(`${name} ${side}`, x + (right ? -4 : 4) * devicePixelRatio, bbox.top + (10 + row * 12) * devicePixelRatio);
-      }
+  const quantiles = () =>
+    [["legacy", [4, 3]], ["new", []]].flatMap(([side, dash], row) => {
+      const { p50_ms: p50, p99_ms: p99 } = figures()[side] ?? {};
+      const marks = [{ at: p50, name: `P50 ${side}` }, { at: p99, name: `P99 ${side}` }];
+      return marks.filter(({ at }) => at).map((mark) => ({ ...mark, stroke: colour(side), dash, row }));
     });
-    ctx.restore();
-  };
   const area = (side, dash) => ({
     label: side, stroke: colour(side), fill: `${colour(side)}2e`, width: 1.5, dash, points: { show: false },
     paths: uPlot.paths.stepped({ align: -1 }), value: (_, value) => (value === null ? "–" : `${value.toFixed(1)} %`),
@@ -140,6 +130,6 @@ export function distributions(host, figures) {
     scales: { x: { time: false, distr: 3 }, y: { range: (_, __, max) => [0, (max || 1) * 1.25] } },
     axes: axes({ values: (_, splits) => splits.map((value) => (value ? millis(value) : null)) }, { values: (_, splits) => splits.map((value) => `${value} %`) }),
     series: [{ label: "up to", value: (_, value) => millis(value) }, area("legacy", [5, 3]), area("new")],
-    hooks: { draw: [quantiles] },
+    hooks: { draw: [marked(quantiles)] },
   }));
 }

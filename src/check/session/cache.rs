@@ -7,13 +7,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use thread_local::ThreadLocal;
-
 use super::Finding;
+use crate::check::tally::Tally;
 
 /// So many parts, each with a lock of its own that is held for one look-up.
 const SHARDS: usize = 64;
@@ -21,6 +19,9 @@ const SHARDS: usize = 64;
 const SHARD_ENTRIES: usize = 512;
 /// How long nothing is kept of an ended session, at least: longer than any reading takes.
 const ENDED: Duration = Duration::from_secs(1);
+/// The places of what is counted: found here, and not found.
+const HITS: usize = 0;
+const MISSES: usize = 1;
 
 type Shard = HashMap<Box<str>, Entry>;
 
@@ -29,7 +30,7 @@ pub(super) struct Cache {
     lifetime: Duration,
     hasher: RandomState,
     shards: Box<[Mutex<Shard>]>,
-    figures: ThreadLocal<Figures>,
+    figures: Tally<2>,
 }
 
 #[derive(Debug)]
@@ -37,14 +38,6 @@ struct Entry {
     /// `None`: it was ended.
     finding: Option<Finding>,
     until: Instant,
-}
-
-/// What one worker found here and what not.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Figures {
-    hits: AtomicU64,
-    misses: AtomicU64,
 }
 
 impl Cache {
@@ -55,7 +48,7 @@ impl Cache {
             lifetime,
             hasher: RandomState::new(),
             shards: (0..shards).map(|_| Mutex::default()).collect(),
-            figures: ThreadLocal::new(),
+            figures: Tally::default(),
         }
     }
 
@@ -63,10 +56,7 @@ impl Cache {
         let shard = self.shard(id)?;
         let found = shard.get(id).filter(|entry| entry.until > now).and_then(|entry| entry.finding.clone());
         drop(shard);
-        let figures = self.figures.get_or_default();
-        let count = if found.is_some() { &figures.hits } else { &figures.misses };
-        // One writer: a plain load and store.
-        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.figures.add(if found.is_some() { HITS } else { MISSES }, 1);
         found
     }
 
@@ -87,9 +77,8 @@ impl Cache {
 
     /// How often something was found here, and how often not.
     pub(super) fn totals(&self) -> (u64, u64) {
-        self.figures.iter().fold((0, 0), |(hits, misses), figures| {
-            (hits + figures.hits.load(Ordering::Relaxed), misses + figures.misses.load(Ordering::Relaxed))
-        })
+        let [hits, misses] = self.figures.totals();
+        (hits, misses)
     }
 
     fn shard(&self, id: &str) -> Option<MutexGuard<'_, Shard>> {

@@ -2,8 +2,8 @@
 //!
 //! A token of the request names a session, a store holds it, a format tells the fields of it that
 //! were asked for; one of them is the user, and without a user nobody is logged in. The edge never
-//! lets in whom PHP would not: what cannot be read beyond doubt is left to PHP to decide. Nothing is
-//! ever written for having been read, and no lock of PHP's is waited for.
+//! lets in whom PHP would not: what cannot be read beyond doubt is left to PHP to decide. No
+//! session of the application's is written for having been read, and no lock of PHP's is waited for.
 
 mod cache;
 pub mod format;
@@ -11,7 +11,7 @@ pub(crate) mod preset;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use ::http::header::LOCATION;
 use ::http::{HeaderMap, HeaderName, Response, StatusCode};
@@ -24,7 +24,7 @@ use super::identity::Untellable;
 use super::store::{Store, StoreError};
 use super::token::{self, NoToken, Place};
 use super::wechat::{self, Login, Sliding};
-use super::{Identity, Refused, Verdict};
+use super::{Identity, Refused, Verdict, clock};
 use crate::http::Answer;
 use crate::http::cookie::{self, Found};
 
@@ -233,8 +233,7 @@ impl Session {
     async fn read_login(&self, id: &str, stored: &Bytes) -> Finding {
         let Some(format) = self.settings.application.writes() else { return Finding::Unclear };
         let Ok(login) = Login::read(format, stored) else { return Finding::Unclear };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let Some((login, ttl)) = login.and_then(|login| login.left(now).map(|ttl| (login, ttl))) else {
+        let Some((login, ttl)) = login.and_then(|login| login.left(clock::now()).map(|ttl| (login, ttl))) else {
             return Finding::Nobody("expired");
         };
         if self.sliding.due(id, ttl, Instant::now()) {

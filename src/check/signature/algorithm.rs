@@ -9,7 +9,7 @@ use md5::{Digest as _, Md5};
 use ring::hmac;
 use subtle::ConstantTimeEq as _;
 
-use crate::http::path::hex_value;
+use crate::http::hex;
 
 /// What is computed over string and key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +114,7 @@ impl Mac {
     pub fn write(&self, encoding: Encoding) -> String {
         let bytes = self.bytes.get(..self.length).unwrap_or_default();
         match encoding {
-            Encoding::Hex => hex(bytes),
+            Encoding::Hex => hex::text(bytes),
             Encoding::Base64 => STANDARD.encode(bytes),
         }
     }
@@ -140,17 +140,9 @@ fn read_hex(text: &[u8], any_case: bool) -> Option<Mac> {
     }
     let mut mac = Mac { bytes: [0; LONGEST], length: pairs.len() };
     for (byte, [high, low]) in mac.bytes.iter_mut().zip(pairs) {
-        *byte = hex_value(*high)? << 4 | hex_value(*low)?;
+        *byte = hex::byte(*high, *low)?;
     }
     Some(mac)
-}
-
-/// Bytes in lower-case hex.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |value: u8| DIGITS.get(usize::from(value)).map_or('0', |digit| char::from(*digit));
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 #[cfg(test)]

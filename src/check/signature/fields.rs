@@ -9,7 +9,7 @@ use super::parameters::Parameters;
 
 /// Where one field is looked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum FieldPlace {
     /// A parameter of the query or of a urlencoded body.
     Parameter(String),
     /// A header.
@@ -22,15 +22,15 @@ pub(crate) enum Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fields {
     /// Who signs.
-    pub(crate) app: Place,
+    pub(crate) app: FieldPlace,
     /// When, in seconds since 1970.
-    pub(crate) timestamp: Place,
+    pub(crate) timestamp: FieldPlace,
     /// What is accepted once.
-    pub(crate) nonce: Place,
+    pub(crate) nonce: FieldPlace,
     /// The signature.
-    pub(crate) signature: Place,
+    pub(crate) signature: FieldPlace,
     /// SHA-256 of a body that is no form, in hex.
-    pub(crate) body_sha256: Place,
+    pub(crate) body_sha256: FieldPlace,
 }
 
 /// A field as it was found.
@@ -46,7 +46,7 @@ pub(crate) struct Found<'r> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Twice;
 
-impl Place {
+impl FieldPlace {
     /// A parameter's name, and the header's that may stand for it.
     #[must_use]
     pub(crate) fn either(parameter: &str, header: &'static str) -> Self {
@@ -95,11 +95,11 @@ impl Place {
 impl Default for Fields {
     fn default() -> Self {
         Self {
-            app: Place::either("app", "x-app"),
-            timestamp: Place::either("timestamp", "x-timestamp"),
-            nonce: Place::either("nonce", "x-nonce"),
-            signature: Place::either("signature", "x-signature"),
-            body_sha256: Place::either("body_sha256", "x-body-sha256"),
+            app: FieldPlace::either("app", "x-app"),
+            timestamp: FieldPlace::either("timestamp", "x-timestamp"),
+            nonce: FieldPlace::either("nonce", "x-nonce"),
+            signature: FieldPlace::either("signature", "x-signature"),
+            body_sha256: FieldPlace::either("body_sha256", "x-body-sha256"),
         }
     }
 }
@@ -117,7 +117,7 @@ mod tests {
         let mut parameters = Parameters::default();
         parameters.read(b"timestamp=17&signature=a&signature=b&app2=of+query").unwrap();
         let fields = Fields::default();
-        let find = |place: &Place| {
+        let find = |place: &FieldPlace| {
             let found = place.find(&parameters, &headers);
             found.map(|found| found.map(|found| (String::from_utf8_lossy(found.value).into_owned(), found.in_header)))
         };
@@ -126,8 +126,8 @@ mod tests {
         assert_eq!(find(&fields.nonce), Err(Twice));
         assert_eq!(find(&fields.signature), Err(Twice));
         assert_eq!(find(&fields.body_sha256), Ok(None));
-        assert_eq!(find(&Place::either("app2", "x-app")), Err(Twice));
-        assert_eq!(find(&Place::Parameter("app2".to_owned())), Ok(Some(("of query".to_owned(), false))));
-        assert_eq!(find(&Place::Header(HeaderName::from_static("x-app2"))), Ok(None));
+        assert_eq!(find(&FieldPlace::either("app2", "x-app")), Err(Twice));
+        assert_eq!(find(&FieldPlace::Parameter("app2".to_owned())), Ok(Some(("of query".to_owned(), false))));
+        assert_eq!(find(&FieldPlace::Header(HeaderName::from_static("x-app2"))), Ok(None));
     }
 }

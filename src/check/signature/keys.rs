@@ -1,19 +1,18 @@
 //! The keys of a check: one or two for each app, and how often each was used.
 //!
 //! The first key of `shop-app` has the id `shop-app`, the second `shop-app#2`. Every signature costs
-//! the same number of macs, known app or not, so that time says nothing. Uses are counted by each
-//! thread for itself; a key whose count stands still is one that nobody signs with any more.
+//! the same number of macs, known app or not, so that time says nothing. A key whose count of uses
+//! stands still is one that nobody signs with any more.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::http::HeaderName;
-use thread_local::ThreadLocal;
 
 use super::algorithm::{Algorithm, Mac, MacKey};
 use crate::check::Identity;
+use crate::check::tally::Tally;
 
 /// The app that signed, as both sides are told it.
 const X_STRANGLER_APP: HeaderName = HeaderName::from_static("x-strangler-app");
@@ -49,19 +48,18 @@ pub(crate) struct KeySettings {
 /// Who signs, with the keys of each.
 pub(crate) type Apps = BTreeMap<String, Vec<KeySettings>>;
 
-/// How often a key was used, by each thread for itself.
+/// How often a key was used.
 #[derive(Debug, Default)]
-pub(crate) struct Uses(ThreadLocal<AtomicU64>);
+pub(crate) struct Uses(Tally<1>);
 
 impl Uses {
     pub(super) fn add(&self) {
-        let own = self.0.get_or_default();
-        // Nobody else writes it.
-        own.store(own.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        self.0.add(0, 1);
     }
 
     pub(crate) fn total(&self) -> u64 {
-        self.0.iter().map(|own| own.load(Ordering::Relaxed)).sum()
+        let [total] = self.0.totals();
+        total
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) mod template;
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use ::http::header::{CONTENT_TYPE, HOST};
 use ::http::{HeaderMap, HeaderName, Uri, request};
@@ -28,7 +28,7 @@ use base64::engine::general_purpose::STANDARD;
 use ring::digest;
 use tokio::time::timeout_at;
 
-use self::algorithm::{Mac, hex};
+use self::algorithm::Mac;
 pub(crate) use self::keys::{Apps, KeySettings, KeyUses, Secret};
 use self::keys::{KeyFault, MacKeys, Named};
 pub(crate) use self::nonce::OnStoreDown;
@@ -38,9 +38,10 @@ use self::rfc9421::{ContentDigest, Message, MessageKeys};
 pub(crate) use self::rfc9421::{Profile, key_fault};
 pub(crate) use self::string::StringScheme;
 use self::string::{Claim, Digest, View};
+use super::clock::now;
 use super::store::Address;
 use super::{Identity, Refused, Store, Subject, Verdict};
-use crate::http::{Answer, BodyFault, Client};
+use crate::http::{Answer, BodyFault, Client, hex};
 use crate::spool::{Disk, Fault, Spooled};
 
 /// `[check.NAME]` with `kind = "signature"`, as run.
@@ -282,7 +283,7 @@ impl Signature {
         let parameters = scheme.parameters(&view, form)?;
         let unsigned = form.is_empty() && body.length() > 0;
         let digest = if unsigned || scheme.wants_digest(&parameters, view.headers) {
-            Some(hex(digest_of(&digest::SHA256, body).await?.as_ref()))
+            Some(hex::text(digest_of(&digest::SHA256, body).await?.as_ref()))
         } else {
             None
         };
@@ -394,7 +395,7 @@ fn sign_string(
     unsigned: &mut Unsigned,
     with_nonce: bool,
 ) -> Result<Made, CannotSign> {
-    let digest = hex(digest::digest(&digest::SHA256, &unsigned.body).as_ref());
+    let digest = hex::text(digest::digest(&digest::SHA256, &unsigned.body).as_ref());
     let form = scheme.signs_forms() && is_form(&unsigned.head.headers);
     let fields = &scheme.fields;
     let declares = !unsigned.body.is_empty() && !form && scheme.digest_is_declared();
@@ -467,7 +468,7 @@ fn refused(step: Step) -> CannotSign {
 }
 
 /// Puts a field where a client would put it: a parameter where it may be one.
-fn put(head: &mut request::Parts, place: &fields::Place, value: &str) -> Result<(), CannotSign> {
+fn put(head: &mut request::Parts, place: &fields::FieldPlace, value: &str) -> Result<(), CannotSign> {
     let Some(name) = place.parameter() else {
         let header = place.header().map_or("", HeaderName::as_str).to_owned();
         return insert(head, &header, value);
@@ -542,15 +543,6 @@ async fn digest_of(algorithm: &'static digest::Algorithm, body: &Spooled) -> Res
             Ok(context.finish())
         }
     }
-}
-
-/// Seconds since 1970.
-pub(crate) fn now() -> u64 {
-    seconds(SystemTime::now())
-}
-
-fn seconds(at: SystemTime) -> u64 {
-    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

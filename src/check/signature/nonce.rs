@@ -19,9 +19,10 @@ use std::time::Duration;
 
 use ring::digest::{Context, SHA256};
 
-use super::algorithm::hex;
-use super::{Step, now, seconds};
+use super::Step;
 use crate::check::Store;
+use crate::check::clock::{now, seconds};
+use crate::http::hex;
 
 /// Seconds that an unsafe request may be ahead of the clock. For as long unsafe requests of a client whose clock
 /// is right are refused after a start or a failover.
@@ -144,7 +145,7 @@ impl Nonces {
     /// Spends it for all gateways, and says since when whoever decided has known all that was accepted.
     async fn spend_in_store(&self, mark: Mark) -> Result<u64, Step> {
         let Some(store) = &self.store else { return Ok(self.memory.since) };
-        let key = format!("{PREFIX}{}", hex(&mark.to_be_bytes()));
+        let key = format!("{PREFIX}{}", hex::text(&mark.to_be_bytes()));
         // Good until the window is over, from a timestamp that is ahead by as much.
         let ttl = Duration::from_secs(self.window.saturating_mul(2)).saturating_add(SPARE);
         match (store.set_if_absent(&key, ttl).await, self.on_store_down) {

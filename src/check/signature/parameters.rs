@@ -9,7 +9,7 @@
 
 use std::borrow::Cow;
 
-use crate::http::path::hex_value;
+use crate::http::urlencoded::{self, Plus, UNRESERVED};
 
 /// PHP's own `max_input_vars`: it drops what comes after.
 const MOST: usize = 1000;
@@ -129,42 +129,13 @@ pub(super) fn decode(text: &[u8]) -> Cow<'_, [u8]> {
         return Cow::Borrowed(text);
     }
     let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let [first, after @ ..] = rest {
-        rest = match (first, after) {
-            (b'+', _) => {
-                decoded.push(b' ');
-                after
-            }
-            (b'%', [high, low, behind @ ..]) => match (hex_value(*high), hex_value(*low)) {
-                (Some(high), Some(low)) => {
-                    decoded.push(high << 4 | low);
-                    behind
-                }
-                _ => {
-                    decoded.push(b'%');
-                    after
-                }
-            },
-            (byte, _) => {
-                decoded.push(*byte);
-                after
-            }
-        };
-    }
+    decoded.extend(urlencoded::decoded(text, Plus::IsSpace));
     Cow::Owned(decoded)
 }
 
 /// RFC 3986 as PHP's `rawurlencode`.
 pub(super) fn encode(text: &[u8], out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or(b'0');
-    for byte in text {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(*byte),
-            byte => out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]),
-        }
-    }
+    out.extend(urlencoded::encoded(text, UNRESERVED));
 }
 
 /// Two names for one variable, `a` beside `a[x]`, `a[x]` beside `a[x][y]`, `a[]` beside any: the last one sent wins.

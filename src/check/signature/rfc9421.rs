@@ -15,6 +15,7 @@ use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 
 use super::Step;
 use super::keys::{Apps, KeyFault, KeyUses, Named, Secret, named};
+use crate::http::urlencoded::encoded;
 
 /// Most components of one signature.
 const MOST: usize = 64;
@@ -215,14 +216,7 @@ fn query_param(target: &Uri, wanted: &str) -> Option<String> {
 
 /// As a browser's form encodes it, but a space as `%20`.
 fn reencoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in &*super::parameters::decode(text.as_bytes()) {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'*' => out.push(char::from(*byte)),
-            byte => _ = write!(out, "%{byte:02X}"),
-        }
-    }
-    out
+    encoded(&super::parameters::decode(text.as_bytes()), b"-._*").map(char::from).collect()
 }
 
 /// Whether `Content-Digest` has a digest that is known, and every such one is the body's.

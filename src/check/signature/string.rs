@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName};
 
 use super::Step;
 use super::algorithm::{Algorithm, Encoding};
-use super::fields::{Fields, Found, Place};
+use super::fields::{FieldPlace, Fields, Found};
 use super::parameters::{Canonical, Parameters};
 use super::template::{Filling, Part, Template};
 
@@ -145,7 +145,7 @@ impl StringScheme {
     /// Whether fields that come as headers are signed as parameters: the template names none of them.
     fn headers_join_parameters(&self) -> bool {
         let Fields { app, timestamp, nonce, .. } = &self.fields;
-        let named = |place: &Place| place.header().is_some_and(|name| self.names_header(name));
+        let named = |place: &FieldPlace| place.header().is_some_and(|name| self.names_header(name));
         let parts = [Part::App, Part::Timestamp, Part::Nonce];
         self.template.has(&Part::Params)
             && !parts.iter().any(|part| self.template.has(part))
@@ -156,7 +156,7 @@ impl StringScheme {
         self.template.has(&Part::Header(name.clone()))
     }
 
-    fn is_covered(&self, place: &Place, found: &Found<'_>) -> bool {
+    fn is_covered(&self, place: &FieldPlace, found: &Found<'_>) -> bool {
         if found.in_header {
             self.headers_join_parameters() || place.header().is_some_and(|name| self.names_header(name))
         } else {
@@ -166,7 +166,7 @@ impl StringScheme {
 
     /// The first of timestamp and nonce that could be changed without the signature noticing.
     pub(crate) fn uncovered(&self, with_nonce: bool) -> Option<&'static str> {
-        let covered = |part: Part, place: &Place| {
+        let covered = |part: Part, place: &FieldPlace| {
             let parameter = place.parameter().is_none() || self.template.has(&Part::Params);
             let header = place.header().is_none_or(|name| self.headers_join_parameters() || self.names_header(name));
             self.template.has(&part) || parameter && header

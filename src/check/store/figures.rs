@@ -1,9 +1,8 @@
-//! How often operations came to what end: counted by each worker for itself, added up by who asks.
+//! How often operations came to what end, and how long they took.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use thread_local::ThreadLocal;
+use crate::check::tally::Tally;
 
 /// How an operation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,39 +42,20 @@ pub(crate) struct Totals {
     pub(crate) nanoseconds: u64,
 }
 
-/// One worker's part, on cache lines of its own.
+/// How often each outcome was, in their order, and behind them the nanoseconds that all took.
 #[derive(Debug, Default)]
-#[repr(align(128))]
-struct Cell {
-    operations: [AtomicU64; Outcome::ALL.len()],
-    nanoseconds: AtomicU64,
-}
+pub(super) struct Figures(Tally<{ NANOSECONDS + 1 }>);
 
-#[derive(Debug, Default)]
-pub(super) struct Figures(ThreadLocal<Cell>);
+const NANOSECONDS: usize = Outcome::ALL.len();
 
 impl Figures {
     pub(super) fn count(&self, outcome: Outcome, took: Duration) {
-        let cell = self.0.get_or_default();
-        if let Some((_, count)) = Outcome::ALL.into_iter().zip(&cell.operations).find(|(known, _)| *known == outcome) {
-            add(count, 1);
-        }
-        add(&cell.nanoseconds, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        self.0.add(outcome as usize, 1);
+        self.0.add(NANOSECONDS, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
     pub(super) fn totals(&self) -> Totals {
-        let mut totals = Totals::default();
-        for cell in &self.0 {
-            for (sum, count) in totals.operations.iter_mut().zip(&cell.operations) {
-                *sum += count.load(Ordering::Relaxed);
-            }
-            totals.nanoseconds = totals.nanoseconds.wrapping_add(cell.nanoseconds.load(Ordering::Relaxed));
-        }
-        totals
+        let [operations @ .., nanoseconds] = self.0.totals();
+        Totals { operations, nanoseconds }
     }
-}
-
-// One writer each: a plain load and store, no locked instruction.
-fn add(count: &AtomicU64, by: u64) {
-    count.store(count.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
 }

@@ -39,14 +39,14 @@ const SILENCES: u32 = 3;
 pub(super) struct Redis {
     address: RedisAddress,
     breaker: Breaker,
-    workers: ThreadLocal<RefCell<Worker>>,
+    own: ThreadLocal<RefCell<Own>>,
     // Written when a connection is opened, read by checks that must know what may have been lost.
     server: Mutex<Option<Server>>,
 }
 
 /// What one worker has of it.
 #[derive(Default)]
-struct Worker {
+struct Own {
     link: Option<Shared<Link>>,
     /// Tells this link apart from those before it.
     number: u64,
@@ -81,7 +81,7 @@ struct Server {
 
 impl Redis {
     pub(super) fn new(address: RedisAddress) -> Self {
-        Self { address, breaker: Breaker::default(), workers: ThreadLocal::new(), server: Mutex::default() }
+        Self { address, breaker: Breaker::default(), own: ThreadLocal::new(), server: Mutex::default() }
     }
 
     /// Reads a value, and never more of it than a session may have.
@@ -147,7 +147,7 @@ impl Redis {
     async fn run_twice<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Failed> {
         let run = in_time(async {
             match self.run(command).await {
-                Err(Failed::Error) if self.worker(|worker| worker.link.is_none()) => self.run(command).await,
+                Err(Failed::Error) if self.own(|own| own.link.is_none()) => self.run(command).await,
                 done => done,
             }
         });
@@ -164,12 +164,12 @@ impl Redis {
             return Err(Failed::Error);
         };
         // Once for each link: what it leads to does not change.
-        if self.worker(|worker| std::mem::replace(&mut worker.met, number)) != number {
+        if self.own(|own| std::mem::replace(&mut own.met, number)) != number {
             self.met(server);
         }
         match command.query_async(&mut connection).await {
             Ok(value) => {
-                self.worker(|worker| worker.silences = 0);
+                self.own(|own| own.silences = 0);
                 self.breaker.succeeded();
                 Ok(value)
             }
@@ -203,10 +203,10 @@ impl Redis {
         match failed {
             Failed::Unfit | Failed::Rejected | Failed::Refused => return,
             Failed::Error => {}
-            Failed::Timeout => self.worker(|worker| {
-                worker.silences += 1;
-                if worker.silences >= SILENCES {
-                    worker.link = None;
+            Failed::Timeout => self.own(|own| {
+                own.silences += 1;
+                if own.silences >= SILENCES {
+                    own.link = None;
                 }
             }),
         }
@@ -215,20 +215,20 @@ impl Redis {
 
     /// This worker's link, and its number; opened if there is none.
     fn link(&self) -> (u64, Shared<Link>) {
-        self.worker(|worker| {
-            let link = worker.link.get_or_insert_with(|| {
-                (worker.number, worker.silences) = (worker.number + 1, 0);
+        self.own(|own| {
+            let link = own.link.get_or_insert_with(|| {
+                (own.number, own.silences) = (own.number + 1, 0);
                 open(&self.address)
             });
-            (worker.number, link.clone())
+            (own.number, link.clone())
         })
     }
 
     /// Closes a link, unless it has been followed by another already.
     fn give_up(&self, number: u64) {
-        self.worker(|worker| {
-            if worker.number == number {
-                worker.link = None;
+        self.own(|own| {
+            if own.number == number {
+                own.link = None;
             }
         });
     }
@@ -245,8 +245,8 @@ impl Redis {
     }
 
     // Nothing that is called inside comes back here.
-    fn worker<T>(&self, work: impl FnOnce(&mut Worker) -> T) -> T {
-        work(&mut self.workers.get_or_default().borrow_mut())
+    fn own<T>(&self, work: impl FnOnce(&mut Own) -> T) -> T {
+        work(&mut self.own.get_or_default().borrow_mut())
     }
 }
 

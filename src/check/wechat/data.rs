@@ -16,7 +16,7 @@ use sha1::{Digest as _, Sha1};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
-use super::token::hex;
+use crate::http::hex;
 
 /// How far the clocks of WeChat and of this machine may be apart.
 const SKEW: Duration = Duration::from_secs(60);
@@ -47,7 +47,7 @@ pub enum DecryptError {
 /// ```
 #[must_use]
 pub fn check_signature(raw_data: &str, session_key: &str, signature: &str) -> bool {
-    let right = hex(&Sha1::new().chain_update(raw_data).chain_update(session_key).finalize());
+    let right = hex::text(&Sha1::new().chain_update(raw_data).chain_update(session_key).finalize());
     right.as_bytes().ct_eq(signature.as_bytes()).into()
 }
 
@@ -57,7 +57,7 @@ pub fn check_signature(raw_data: &str, session_key: &str, signature: &str) -> bo
 pub fn session_key_signature(session_key: &str, message: &str) -> String {
     // The key is the text as it is, not what it decodes to. HMAC takes a key of any length.
     let Ok(mac) = Hmac::<Sha256>::new_from_slice(session_key.as_bytes()) else { return String::new() };
-    hex(&mac.chain_update(message).finalize().into_bytes())
+    hex::text(&mac.chain_update(message).finalize().into_bytes())
 }
 
 /// Decrypts the `encryptedData` that a mini program was given together with `iv`, and gives back its JSON.

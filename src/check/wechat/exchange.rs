@@ -8,6 +8,7 @@ use ::http::{StatusCode, Uri};
 use serde_json::Value;
 
 use crate::check::fetch::{FetchError, Fetched, Fetcher};
+use crate::http::urlencoded::{UNRESERVED, encoded};
 
 /// Most bytes of a code; WeChat's have 32.
 const LONGEST: usize = 256;
@@ -71,12 +72,7 @@ impl Api {
             uri.push(if at == 0 { '?' } else { '&' });
             uri.push_str(name);
             uri.push('=');
-            for byte in value.bytes() {
-                match byte {
-                    b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => uri.push(byte.into()),
-                    _ => uri.push_str(&format!("%{byte:02X}")),
-                }
-            }
+            uri.extend(encoded(value.as_bytes(), UNRESERVED).map(char::from));
         }
         uri.parse().ok()
     }

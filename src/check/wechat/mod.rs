@@ -23,7 +23,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use ::http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use ::http::{HeaderMap, HeaderValue, Method, Request, Response, request};
@@ -38,6 +38,7 @@ pub use self::login::Login;
 pub use self::session_key::{Client, SessionKeyError};
 pub(crate) use self::sliding::Sliding;
 pub(crate) use self::token::{id_of, is_id};
+use super::clock;
 use super::fetch::Fetcher;
 use crate::http::request_id::X_REQUEST_ID;
 use crate::http::{Answer, BoxError};
@@ -144,7 +145,7 @@ impl<S: Sessions> Inner<S> {
         let code = code(body).await?;
         let token = match self.flights.board(&code, Instant::now()) {
             Boarding::Lead(flight) => {
-                let outcome = self.begin(&code, request_id(head)).await;
+                let outcome = self.begin(&code, request_id(&head.headers)).await;
                 // Where WeChat did not say the last word, the code may still be good.
                 let open = matches!(outcome, Err(Answer::LoginUnavailable | Answer::LoginMisconfigured));
                 flight.land(outcome.clone(), (!open).then(Instant::now));
@@ -160,7 +161,7 @@ impl<S: Sessions> Inner<S> {
         if let Some(former) = former.filter(|former| id_of(&token).as_ref() != Some(former))
             && let Err(error) = self.sessions.end(&former).await
         {
-            tracing::warn!(request_id = request_id(head), %error, "the former session of a login was not ended");
+            tracing::warn!(request_id = request_id(&head.headers), %error, "the former session of a login was not ended");
         }
         let expires_in = self.settings.idle.min(self.settings.lifetime).as_secs();
         Ok(granted(&format!(r#"{{"token":"{token}","expires_in":{expires_in}}}"#)))
@@ -181,7 +182,7 @@ impl<S: Sessions> Inner<S> {
                 Answer::LoginMisconfigured
             })?,
         };
-        let now = seconds_now();
+        let now = clock::now();
         let login = Login {
             appid: appid.as_str().into(),
             openid: known.openid.clone(),
@@ -207,7 +208,7 @@ impl<S: Sessions> Inner<S> {
     async fn log_out(&self, head: &request::Parts) -> Result<Response<Body>, Answer> {
         let id = self.sessions.presented(&head.headers).filter(|id| is_id(id)).ok_or(Answer::NotLoggedIn)?;
         self.sessions.end(&id).await.map_err(|error| {
-            tracing::warn!(request_id = request_id(head), %error, "a session was not ended");
+            tracing::warn!(request_id = request_id(&head.headers), %error, "a session was not ended");
             Answer::CheckUnavailable
         })?;
         Ok(granted("null"))
@@ -260,8 +261,7 @@ fn granted(data: &str) -> Response<Body> {
 
 /// A refusal in the form of all the gateway's own answers.
 fn render(answer: Answer, headers: &HeaderMap) -> Response<Body> {
-    let request_id = headers.get(X_REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
-    let mut response = answer.render(headers.get(ACCEPT), request_id).map(|body| match body {
+    let mut response = answer.render(headers.get(ACCEPT), request_id(headers)).map(|body| match body {
         crate::http::Body::Full(bytes) => Body::from(bytes),
         crate::http::Body::Empty | crate::http::Body::Stream(_) => Body::empty(),
     });
@@ -271,12 +271,8 @@ fn render(answer: Answer, headers: &HeaderMap) -> Response<Body> {
     response
 }
 
-fn request_id(head: &request::Parts) -> &str {
-    head.headers.get(X_REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default()
-}
-
-fn seconds_now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+fn request_id(headers: &HeaderMap) -> &str {
+    headers.get(X_REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default()
 }
 
 impl fmt::Debug for Settings {

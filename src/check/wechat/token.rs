@@ -8,6 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
+use crate::http::hex;
+
 /// How a token begins.
 const TOKEN: &str = "sg_";
 /// How the id begins under which a token is kept.
@@ -26,21 +28,12 @@ pub(super) fn new() -> Result<String, getrandom::Error> {
 pub(crate) fn id_of(token: &str) -> Option<String> {
     let random = token.strip_prefix(TOKEN)?;
     let good = random.len() == LETTERS && random.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
-    good.then(|| format!("{ID}{}", hex(&Sha256::digest(token))))
+    good.then(|| format!("{ID}{}", hex::text(&Sha256::digest(token))))
 }
 
 /// Whether this is the id of a login: nobody outside knows one, so that nobody who presents it is the user.
 pub(crate) fn is_id(id: &str) -> bool {
     id.strip_prefix(ID).is_some_and(|hash| hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
-}
-
-/// Bytes as lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .filter_map(|nibble| char::from_digit(nibble.into(), 16))
-        .collect()
 }
 
 #[cfg(test)]
@@ -62,6 +55,5 @@ mod tests {
         for id in ["0123456789abcdefghijklmnop", "sg_short", "", "sg_", &format!("sg_{}", "/".repeat(43))] {
             assert_eq!(id_of(id), None, "{id}");
         }
-        assert_eq!(hex(&[0, 0xaf, 255]), "00afff");
     }
 }

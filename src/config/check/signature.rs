@@ -9,7 +9,7 @@ use super::super::reader::{Node, Reader, Value, count, duration, list, one_of, s
 use super::super::upstream::secret_of;
 use super::store;
 use crate::check::signature::algorithm::{Algorithm, Encoding};
-use crate::check::signature::fields::{Fields, Place};
+use crate::check::signature::fields::{FieldPlace, Fields};
 use crate::check::signature::parameters::Canonical;
 use crate::check::signature::template::{PARTS, Template, TemplateFault};
 use crate::check::signature::{
@@ -237,14 +237,14 @@ fn fields(reader: &Reader<'_>) -> Option<Fields> {
 }
 
 /// `name` of a parameter, or `header:name`.
-fn place(value: &Value<'_>) -> Option<Place> {
+fn place(value: &Value<'_>) -> Option<FieldPlace> {
     let text = text(value)?;
-    let Some(name) = text.strip_prefix("header:") else { return Some(Place::Parameter(text)) };
+    let Some(name) = text.strip_prefix("header:") else { return Some(FieldPlace::Parameter(text)) };
     let header = name.parse().ok();
     if header.is_none() {
         value.fault(format!("\"{name}\" cannot name a header"), "write \"header:x-name\"");
     }
-    header.map(Place::Header)
+    header.map(FieldPlace::Header)
 }
 
 fn template(value: &Value<'_>) -> Option<Template> {

@@ -257,19 +257,8 @@ impl<'o> Encoder<'o> {
     }
 
     fn number(&mut self, name: &[u8], number: u64) -> Result<(), Error> {
-        // By hand: there are several a request, and `fmt` takes longer than all the other parameters.
-        let mut digits = [0; 20];
-        let mut rest = number;
-        let mut length = 0;
-        for digit in digits.iter_mut().rev() {
-            *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
-            rest /= 10;
-            length += 1;
-            if rest == 0 {
-                break;
-            }
-        }
-        self.pair(name, digits.get(digits.len() - length..).unwrap_or_default())
+        // Not by `fmt`: there are several a request, and it takes longer than all the other parameters.
+        self.pair(name, itoa::Buffer::new().format(number).as_bytes())
     }
 
     /// `accept-language` becomes `HTTP_ACCEPT_LANGUAGE`; several values become one.

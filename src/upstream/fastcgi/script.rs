@@ -28,7 +28,8 @@ use thread_local::ThreadLocal;
 
 use super::deny::{Deny, is_source};
 use super::{Php, Scripts, Settings};
-use crate::http::CanonicalPath;
+use crate::http::urlencoded::encoded;
+use crate::http::{CanonicalPath, hex};
 use crate::upstream::Error;
 use crate::upstream::files::OpenFile;
 
@@ -440,9 +441,9 @@ fn decode(path: &str, slash: Slash) -> Option<Vec<u8>> {
     let mut rest = path.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
         let byte = if first == b'%' {
-            let (digits, after) = after.split_first_chunk::<2>()?;
+            let ([high, low], after) = after.split_first_chunk()?;
             rest = after;
-            let byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+            let byte = hex::byte(*high, *low)?;
             if byte == b'/' && slash == Slash::Refused {
                 return None;
             }
@@ -461,16 +462,8 @@ fn decode(path: &str, slash: Slash) -> Option<Vec<u8>> {
 
 /// The way to a directory, as `Location` has it.
 fn location(path: &str) -> Result<String, Error> {
-    let mut location = String::with_capacity(path.len() + 1);
-    for byte in decode(path, Slash::Refused).ok_or(NOT_REGULAR)? {
-        if byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte) {
-            location.push(char::from(byte));
-        } else {
-            location.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    location.push('/');
-    Ok(location)
+    let decoded = decode(path, Slash::Refused).ok_or(NOT_REGULAR)?;
+    Ok(encoded(&decoded, b"/-._~!$&'()*+,;=:@").chain([b'/']).map(char::from).collect())
 }
 
 /// Whether a path from PHP is absolute and goes straight down.

@@ -31,7 +31,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 pub(super) struct Pool {
     servers: usize,
     idle: Duration,
-    workers: ThreadLocal<RefCell<Worker>>,
+    own: ThreadLocal<RefCell<Own>>,
     gauges: ThreadLocal<Gauges>,
 }
 
@@ -42,7 +42,8 @@ struct Gauges {
     idle: AtomicUsize,
 }
 
-struct Worker {
+/// What one worker has of it.
+struct Own {
     places: Vec<Place>,
     sweeping: bool,
 }
@@ -75,14 +76,14 @@ enum Standing {
 
 impl Pool {
     pub(super) fn new(servers: usize, idle: Duration) -> Arc<Self> {
-        Arc::new(Self { servers, idle, workers: ThreadLocal::new(), gauges: ThreadLocal::new() })
+        Arc::new(Self { servers, idle, own: ThreadLocal::new(), gauges: ThreadLocal::new() })
     }
 
     /// Chooses the server for a request, none of `tried`, and notes the request as its load.
     pub(super) fn choose(&self, tried: &[usize], now: Instant) -> Option<InFlight<&Self>> {
-        let server = self.with_worker(|worker| {
-            let server = worker.choose(tried, now)?;
-            let place = worker.places.get_mut(server)?;
+        let server = self.with_own(|own| {
+            let server = own.choose(tried, now)?;
+            let place = own.places.get_mut(server)?;
             place.in_flight += 1;
             place.standing.chosen(now);
             Some(server)
@@ -93,8 +94,8 @@ impl Pool {
 
     /// Takes the connection to `server` that was used last, if it is not too old.
     pub(super) fn take(&self, server: usize, now: Instant) -> Option<Box<Connection>> {
-        let (taken, gone) = self.with_worker(|worker| {
-            let idle = &mut worker.places.get_mut(server)?.idle;
+        let (taken, gone) = self.with_own(|own| {
+            let idle = &mut own.places.get_mut(server)?.idle;
             let last = idle.pop()?;
             if now.saturating_duration_since(last.since) < self.idle {
                 return Some((Some(last.connection), 1));
@@ -114,13 +115,13 @@ impl Pool {
         if self.idle.is_zero() || !connection.is_ready() {
             return;
         }
-        let kept = self.with_worker(|worker| {
-            let place = worker.places.get_mut(server)?;
+        let kept = self.with_own(|own| {
+            let place = own.places.get_mut(server)?;
             if place.idle.len() >= IDLE_MAX {
                 return None;
             }
             place.idle.push(Idle { connection, since: Instant::now() });
-            Some(std::mem::replace(&mut worker.sweeping, true))
+            Some(std::mem::replace(&mut own.sweeping, true))
         });
         if let Some(sweeping) = kept {
             add(&self.gauges().idle, 1);
@@ -132,8 +133,8 @@ impl Pool {
 
     /// Notes that `server` gave an answer, or that it failed to.
     pub(super) fn settle(&self, server: usize, answered: bool, now: Instant) {
-        self.with_worker(|worker| {
-            let Some(place) = worker.places.get_mut(server) else { return };
+        self.with_own(|own| {
+            let Some(place) = own.places.get_mut(server) else { return };
             place.standing = if answered { Standing::In { failures: 0 } } else { place.standing.failed(now) };
         });
     }
@@ -151,28 +152,28 @@ impl Pool {
 
     // Nothing that is called inside comes back here: connections are neither driven nor dropped
     // with a request on them while the worker's part is borrowed.
-    fn with_worker<T>(&self, work: impl FnOnce(&mut Worker) -> T) -> T {
-        work(&mut self.workers.get_or(|| RefCell::new(Worker::new(self.servers))).borrow_mut())
+    fn with_own<T>(&self, work: impl FnOnce(&mut Own) -> T) -> T {
+        work(&mut self.own.get_or(|| RefCell::new(Own::new(self.servers))).borrow_mut())
     }
 
     /// Closes idle connections that are too old or that the server has closed; says whether any are left.
     fn sweep(&self, now: Instant) -> bool {
-        let (left, gone) = self.with_worker(|worker| {
-            let before: usize = worker.idle();
-            for place in &mut worker.places {
+        let (left, gone) = self.with_own(|own| {
+            let before: usize = own.idle();
+            for place in &mut own.places {
                 place.idle.retain_mut(|idle| {
                     idle.connection.go_on();
                     idle.connection.is_ready() && now.saturating_duration_since(idle.since) < self.idle
                 });
             }
-            (worker.idle(), before - worker.idle())
+            (own.idle(), before - own.idle())
         });
         sub(&self.gauges().idle, gone);
         left > 0
     }
 }
 
-impl Worker {
+impl Own {
     fn new(servers: usize) -> Self {
         let place = || Place { idle: Vec::new(), in_flight: 0, standing: Standing::In { failures: 0 } };
         Self { places: std::iter::repeat_with(place).take(servers).collect(), sweeping: false }
@@ -261,8 +262,8 @@ impl InFlight<Arc<Pool>> {
 impl<P: Borrow<Pool>> Drop for InFlight<P> {
     fn drop(&mut self) {
         let pool: &Pool = self.pool.borrow();
-        pool.with_worker(|worker| {
-            if let Some(place) = worker.places.get_mut(self.server) {
+        pool.with_own(|own| {
+            if let Some(place) = own.places.get_mut(self.server) {
                 place.in_flight = place.in_flight.saturating_sub(1);
             }
         });
@@ -276,7 +277,7 @@ struct Sweeping(Weak<Pool>);
 impl Drop for Sweeping {
     fn drop(&mut self) {
         if let Some(pool) = self.0.upgrade() {
-            pool.with_worker(|worker| worker.sweeping = false);
+            pool.with_own(|own| own.sweeping = false);
         }
     }
 }

@@ -112,6 +112,16 @@ impl Script {
         .await
     }
 
+    /// Says this to a connection's first request, and no more until the gateway closes.
+    async fn says(text: &'static str) -> Self {
+        Self::start(move |mut peer| async move {
+            peer.head().await;
+            peer.say(text).await;
+            peer.closed().await;
+        })
+        .await
+    }
+
     fn server(&self) -> Server {
         Server::Tcp { host: self.address.ip().to_string(), port: self.address.port() }
     }
@@ -427,11 +437,7 @@ fn a_body_streams_to_the_server_and_its_connection_is_used_again() {
 #[test]
 fn a_client_that_stops_sending_its_body_is_to_blame_and_nobody_else() {
     run(async {
-        let script = Script::start(|mut peer| async move {
-            peer.head().await;
-            peer.closed().await;
-        })
-        .await;
+        let script = Script::says("").await;
         let front = Front::start(settings(&[&script])).await;
         let answer = front.raw("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc").await;
         assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("TooSlow"), "{answer}");
@@ -442,11 +448,7 @@ fn a_client_that_stops_sending_its_body_is_to_blame_and_nobody_else() {
 #[test]
 fn a_body_over_its_limit_is_refused_with_its_own_answer() {
     run(async {
-        let script = Script::start(|mut peer| async move {
-            peer.head().await;
-            peer.closed().await;
-        })
-        .await;
+        let script = Script::says("").await;
         let front = Front::start(settings(&[&script])).await;
         let mut io = front.connect().await;
         io.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n").await.unwrap();
@@ -462,12 +464,7 @@ fn a_body_over_its_limit_is_refused_with_its_own_answer() {
 #[test]
 fn an_early_reply_reaches_the_client_and_leaves_no_connection_behind() {
     run(async {
-        let script = Script::start(|mut peer| async move {
-            peer.head().await;
-            peer.say("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno").await;
-            peer.closed().await;
-        })
-        .await;
+        let script = Script::says("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno").await;
         let front = Front::start(settings(&[&script])).await;
         let mut clients = Vec::new();
         for _ in 0..10 {
@@ -618,12 +615,7 @@ fn replies_that_break_the_protocol_are_refused() {
         "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
     ] {
         run(async move {
-            let script = Script::start(move |mut peer| async move {
-                peer.head().await;
-                peer.say(reply).await;
-                peer.closed().await;
-            })
-            .await;
+            let script = Script::says(reply).await;
             let front = Front::start(settings(&[&script])).await;
             let answer = front.get("/").await;
             assert!(answer.starts_with("HTTP/1.1 502") && answer.contains("BadReply"), "{reply} gave {answer}");
@@ -667,11 +659,7 @@ fn a_reply_that_breaks_off_never_looks_complete() {
 #[test]
 fn a_server_that_does_not_answer_runs_into_the_first_byte_deadline() {
     run(async {
-        let script = Script::start(|mut peer| async move {
-            peer.head().await;
-            peer.closed().await;
-        })
-        .await;
+        let script = Script::says("").await;
         let first_byte = Duration::from_millis(50);
         let front = Front::start(Settings { first_byte, ..settings(&[&script]) }).await;
         let answer = front.get("/").await;
@@ -683,11 +671,7 @@ fn a_server_that_does_not_answer_runs_into_the_first_byte_deadline() {
 #[test]
 fn the_routes_own_deadline_holds_before_the_servers() {
     run(async {
-        let script = Script::start(|mut peer| async move {
-            peer.head().await;
-            peer.closed().await;
-        })
-        .await;
+        let script = Script::says("").await;
         let front = Front::start(settings(&[&script])).await;
         let answer = front.raw("GET / HTTP/1.1\r\nHost: a\r\nX-Deadline-Ms: 50\r\nConnection: close\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 504") && answer.contains("DeadlinePassed"), "{answer}");
@@ -697,12 +681,7 @@ fn the_routes_own_deadline_holds_before_the_servers() {
 #[test]
 fn a_reply_that_falls_silent_is_cut_off() {
     run(async {
-        let script = Script::start(|mut peer| async move {
-            peer.head().await;
-            peer.say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc").await;
-            peer.closed().await;
-        })
-        .await;
+        let script = Script::says("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc").await;
         let between_bytes = Duration::from_millis(50);
         let front = Front::start(Settings { between_bytes, ..settings(&[&script]) }).await;
         let answer = front.get("/").await;
@@ -866,11 +845,7 @@ fn many_at_once_are_spread_over_the_servers_and_their_connections_kept() {
 #[test]
 fn a_client_that_leaves_frees_the_server() {
     run(async {
-        let script = Script::start(|mut peer| async move {
-            peer.head().await;
-            peer.closed().await;
-        })
-        .await;
+        let script = Script::says("").await;
         let front = Front::start(settings(&[&script])).await;
         let mut io = front.connect().await;
         io.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();

@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use super::field::{Fields, Key, Tree, Value, Wanted};
 use super::finder::{Finder, Holder};
 use super::{Unreadable, Unwritable};
+use crate::http::hex;
 
 const CUT_OFF: Unreadable = Unreadable("it ends before its time");
 const MALFORMED: Unreadable = Unreadable("it is not what PHP's serializer writes");
@@ -119,7 +120,7 @@ impl<'a> Input<'a> {
         let mut text = Vec::with_capacity(length.min(self.0.len()));
         while text.len() < length {
             text.push(match self.byte()? {
-                b'\\' => hex(self.byte()?)? << 4 | hex(self.byte()?)?,
+                b'\\' => hex::byte(self.byte()?, self.byte()?).ok_or(MALFORMED)?,
                 plain => plain,
             });
         }
@@ -167,15 +168,6 @@ impl<'a> Input<'a> {
 
 fn parse<T: std::str::FromStr>(digits: &[u8]) -> Result<T, Unreadable> {
     std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or(MALFORMED)
-}
-
-fn hex(digit: u8) -> Result<u8, Unreadable> {
-    match digit {
-        b'0'..=b'9' => Ok(digit - b'0'),
-        b'a'..=b'f' => Ok(digit - b'a' + 10),
-        b'A'..=b'F' => Ok(digit - b'A' + 10),
-        _ => Err(MALFORMED),
-    }
 }
 
 struct Reader<'a> {

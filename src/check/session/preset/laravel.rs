@@ -19,8 +19,8 @@ use sha1::Sha1;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-use super::hex;
 use crate::check::session::format::{FieldPath, Fields, MAX_BYTES, Unreadable, Value, Wanted, json, php};
+use crate::http::hex;
 
 /// `sha1('Illuminate\Auth\SessionGuard')`: what the framework's own guard signs its keys with.
 const SESSION_GUARD: &str = "59ba36addc2b2f9401580f014c7f58ea4e30989d";
@@ -147,7 +147,7 @@ impl fmt::Debug for Keys {
 fn hmac_hex<M: Mac + KeyInit>(key: &[u8], texts: &[&[u8]]) -> Option<String> {
     let mut mac = <M as KeyInit>::new_from_slice(key).ok()?;
     texts.iter().for_each(|text| mac.update(text));
-    Some(hex(&mac.finalize().into_bytes()))
+    Some(hex::text(&mac.finalize().into_bytes()))
 }
 
 /// What an encrypter made.

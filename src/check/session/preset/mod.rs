@@ -12,7 +12,6 @@ pub(crate) mod wordpress;
 mod tests;
 
 use std::borrow::Cow;
-use std::fmt::Write;
 
 use super::format::{Fields, Format, Unreadable, Value, Wanted};
 use super::{is_id_of_php, is_token};
@@ -70,12 +69,4 @@ impl Application {
             Self::Laravel(_) | Self::Symfony(_) => None,
         }
     }
-}
-
-/// Bytes as PHP's `hash()` gives them: lowercase hexadecimal.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

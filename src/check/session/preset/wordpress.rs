@@ -10,8 +10,8 @@ use md5::Md5;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::hex;
 use crate::check::session::format::{FieldPath, Unreadable, Value, Wanted, php};
+use crate::http::hex;
 
 /// How much longer than it says a cookie is good for what was begun before: POST requests and those of scripts.
 pub(crate) const GRACE_SECONDS: i64 = 3600;
@@ -77,16 +77,17 @@ impl<'c> LoginCookie<'c> {
         let (Ok(mut key), keyed) = (Hmac::<Md5>::new_from_slice(&salt.0), keyed.concat()) else { return Ok(false) };
         key.update(&keyed);
         // Its hexadecimal text is the key, not the bytes it stands for.
-        let Ok(mut expected) = Hmac::<Sha256>::new_from_slice(hex(&key.finalize().into_bytes()).as_bytes()) else {
+        let Ok(mut expected) = Hmac::<Sha256>::new_from_slice(hex::text(&key.finalize().into_bytes()).as_bytes())
+        else {
             return Ok(false);
         };
         expected.update(signed.as_bytes());
-        Ok(hex(&expected.finalize().into_bytes()).as_bytes().ct_eq(hmac.as_bytes()).into())
+        Ok(hex::text(&expected.finalize().into_bytes()).as_bytes().ct_eq(hmac.as_bytes()).into())
     }
 
     /// Whether the user's `session_tokens` (the value of `wp_usermeta`) still have it.
     pub(crate) fn is_among(&self, session_tokens: &[u8], now: i64) -> Result<bool, Unreadable> {
-        let verifier = hex(&Sha256::digest(self.token.as_bytes()));
+        let verifier = hex::text(&Sha256::digest(self.token.as_bytes()));
         let expires = |path: &[&str]| {
             let fields = php::unserialize(session_tokens, &Wanted::one(FieldPath::of(path)))?;
             Ok(match fields.get(0) {
