@@ -15,13 +15,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ::http::header::{ACCEPT, ALLOW};
+use ::http::header::{ACCEPT, ALLOW, SET_COOKIE};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, request};
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
 
 use crate::check::forward::Question;
-use crate::check::{Authority, Identity, Session, Subject, Verdict};
+use crate::check::{Authority, Check, Identity, Session, Subject, Verdict};
 use crate::http::request_id::{self, X_REQUEST_ID};
 use crate::http::{Answer, Body, CanonicalPath, Client, Host, RequestBody, Timeline, headers};
 use crate::route::{Checked, Edge, Found, LiveTable, Place, Route, RouteTable};
@@ -144,20 +144,30 @@ async fn answer(
     Ok(response)
 }
 
-/// The sessions that a request names, one for each check of sessions: its answer may end them, on any route.
-struct Presented<'t>(Vec<(&'t Session, Option<String>)>);
+/// The fields of a request that name its sessions: its answer may end them, on any route.
+struct Presented<'t> {
+    sessions: &'t [Arc<Check>],
+    fields: Vec<(HeaderName, HeaderValue)>,
+}
 
 impl<'t> Presented<'t> {
     fn by(table: &'t RouteTable, headers: &HeaderMap) -> Self {
-        let sessions = table.sessions.iter().filter_map(|check| check.session());
-        Self(sessions.map(|session| (session, session.presented(headers))).collect())
+        let values = |name| headers.get_all(name).iter().map(move |value| (HeaderName::clone(name), value.clone()));
+        Self { sessions: &table.sessions, fields: table.session_fields.iter().flat_map(values).collect() }
     }
 
-    fn answered(&self, response: &Response<Body>, ends_session: bool) {
-        for (session, id) in &self.0 {
+    /// What they name is found out only now, when few requests still want to know.
+    fn answered(self, response: &Response<Body>, ends_session: bool) {
+        if self.sessions.is_empty() || !ends_session && !response.headers().contains_key(SET_COOKIE) {
+            return;
+        }
+        let mut headers = HeaderMap::new();
+        headers.extend(self.fields);
+        for session in self.sessions.iter().filter_map(|check| check.session()) {
+            let id = session.presented(&headers);
             session.answered(id.as_deref(), response.headers());
-            if let Some(id) = id.as_deref().filter(|_| ends_session) {
-                session.forget(id);
+            if let Some(id) = id.filter(|_| ends_session) {
+                session.forget(&id);
             }
         }
     }

@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use ::http::header::AUTHORIZATION;
+use ::http::header::{AUTHORIZATION, COOKIE};
 use ::http::{HeaderMap, HeaderName};
 
 use crate::http::cookie::{self, Found};
@@ -42,6 +42,14 @@ pub(crate) fn find<'h>(places: &[Place], headers: &'h HeaderMap) -> Result<Cow<'
 }
 
 impl Place {
+    /// The header field that it is in.
+    pub(super) fn field(&self) -> HeaderName {
+        match self {
+            Self::Header(name) => name.clone(),
+            Self::Cookie(_) => COOKIE,
+        }
+    }
+
     /// What is there, `Bearer ` apart; nothing is the empty token.
     fn look<'h>(&self, headers: &'h HeaderMap) -> Result<Cow<'h, str>, NoToken> {
         match self {

@@ -4,14 +4,14 @@
 //! and allocates only for an answer of 405. It sees the canonical path and host alone, so the route a
 //! request gets does not depend on its spelling.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use ::http::{HeaderMap, Method};
+use ::http::{HeaderMap, HeaderName, Method};
 
 use super::tree::Tree;
 use super::{Asked, Checked, Edge, Route};
-use crate::check::Check;
+use crate::check::{Check, Session};
 use crate::http::CanonicalPath;
 use crate::upstream::Target;
 
@@ -31,6 +31,8 @@ pub(crate) struct RouteTable {
     pub(crate) routes: Vec<Arc<Route>>,
     /// The checks of sessions, each once: an answer of any route may end a session.
     pub(crate) sessions: Vec<Arc<Check>>,
+    /// The header fields in which requests name those sessions, each once.
+    pub(crate) session_fields: Vec<HeaderName>,
     hosts: HashMap<Box<str>, Tree>,
     any_host: Tree,
 }
@@ -82,7 +84,9 @@ impl RouteTable {
                 sessions.push(Arc::clone(check));
             }
         }
-        Ok(Self { generation: 0, edge, routes, sessions, hosts, any_host })
+        let named_in = sessions.iter().filter_map(|check| check.session()).flat_map(Session::token_fields);
+        let session_fields = named_in.collect::<HashSet<_>>().into_iter().collect();
+        Ok(Self { generation: 0, edge, routes, sessions, session_fields, hosts, any_host })
     }
 
     /// Finds the route of a request; `host` as [`crate::http::Host`] has it.

@@ -223,21 +223,20 @@ fn cut(text: &str, max: usize) -> &str {
 
 /// Appends a query with the values of secret-looking names replaced, at most `room` bytes of it.
 fn append_query(out: &mut Vec<u8>, query: &str, mut room: usize) {
-    for (n, pair) in query.split('&').enumerate() {
-        if room == 0 {
-            return;
+    // What is between two secrets goes in one piece.
+    let (mut written, mut at) = (0, 0);
+    for pair in query.split('&') {
+        let end = at + pair.len();
+        if let Some(equals) = pair.bytes().position(|byte| byte == b'=')
+            && is_secret(pair.as_bytes().get(..equals).unwrap_or_default())
+        {
+            room = append_cut(out, query.get(written..=at + equals).unwrap_or_default(), room);
+            room = append_cut(out, REDACTED, room);
+            written = end;
         }
-        if n > 0 {
-            out.push(b'&');
-            room -= 1;
-        }
-        let (name, value) = pair.split_once('=').map_or((pair, None), |(name, value)| (name, Some(value)));
-        room = append_cut(out, name, room);
-        if let Some(value) = value {
-            room = append_cut(out, "=", room);
-            room = append_cut(out, if is_secret(name) { REDACTED } else { value }, room);
-        }
+        at = end + 1;
     }
+    append_cut(out, query.get(written..).unwrap_or_default(), room);
 }
 
 /// Appends what fits and returns the room that is left; nothing more once something did not fit.
@@ -249,7 +248,7 @@ fn append_cut(out: &mut Vec<u8>, text: &str, room: usize) -> usize {
 
 /// Whether a parameter of this name is likely to hold a secret: a part of the name that is never
 /// innocent, or a whole word of it that is suspicious by itself.
-fn is_secret(name: &str) -> bool {
+fn is_secret(name: &[u8]) -> bool {
     const PARTS: [&str; 9] =
         ["token", "passw", "secret", "signature", "session", "sessid", "credential", "apikey", "authoriz"];
     const WORDS: [&str; 16] = [
@@ -270,20 +269,43 @@ fn is_secret(name: &str) -> bool {
         "sign",
         "ticket",
     ];
-    let contains =
-        |part: &str| name.as_bytes().windows(part.len()).any(|window| window.eq_ignore_ascii_case(part.as_bytes()));
-    PARTS.into_iter().any(contains)
-        || words(name).any(|word| WORDS.iter().any(|known| word.eq_ignore_ascii_case(known)))
+    const PARTS_BEGIN: u32 = letters(&PARTS);
+    const WORDS_BEGIN: u32 = letters(&WORDS);
+    let parts_begin = |at: usize| PARTS_BEGIN & name.get(at).map_or(0, |byte| letter(*byte)) != 0;
+    let part_at = |at: usize| {
+        let rest = name.get(at..).unwrap_or_default();
+        PARTS.iter().any(|part| rest.get(..part.len()).is_some_and(|start| start.eq_ignore_ascii_case(part.as_bytes())))
+    };
+    (0..name.len()).any(|at| parts_begin(at) && part_at(at))
+        || words(name).any(|word| {
+            let begins = WORDS_BEGIN & word.first().map_or(0, |byte| letter(*byte)) != 0;
+            begins && WORDS.iter().any(|known| word.eq_ignore_ascii_case(known.as_bytes()))
+        })
+}
+
+/// The letter as a bit, in either case.
+const fn letter(byte: u8) -> u32 {
+    if byte.is_ascii_alphabetic() { 1 << (byte & 31) } else { 0 }
+}
+
+/// The letters that these begin with: nearly every name is told innocent by them.
+const fn letters(texts: &[&str]) -> u32 {
+    let [text, rest @ ..] = texts else { return 0 };
+    let first = match text.as_bytes() {
+        [first, ..] => letter(*first),
+        [] => 0,
+    };
+    first | letters(rest)
 }
 
 /// The words of `js_code`, `apiKey`, `user[key]` and `user%5Bkey%5D`.
-fn words(name: &str) -> impl Iterator<Item = &str> {
+fn words(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     // An escape ends in two hexadecimal digits that are no part of the word behind them.
-    let pieces =
-        name.split('%').enumerate().map(|(n, piece)| if n == 0 { piece } else { piece.get(2..).unwrap_or("") });
-    pieces.flat_map(|piece| piece.split(|c: char| !c.is_ascii_alphanumeric())).flat_map(|piece| {
+    let pieces = name.split(|byte| *byte == b'%').enumerate();
+    let pieces = pieces.map(|(n, piece)| if n == 0 { piece } else { piece.get(2..).unwrap_or_default() });
+    pieces.flat_map(|piece| piece.split(|byte| !byte.is_ascii_alphanumeric())).flat_map(|piece| {
         // Of camelCase the last hump is a word; and so is the whole.
-        let hump = piece.rfind(|c: char| c.is_ascii_uppercase()).and_then(|at| piece.get(at..));
+        let hump = piece.iter().rposition(u8::is_ascii_uppercase).and_then(|at| piece.get(at..));
         [Some(piece), hump].into_iter().flatten()
     })
 }

@@ -125,6 +125,11 @@ impl Session {
         [&*self.settings.prefix, id].concat()
     }
 
+    /// The header fields in which a request can name a session.
+    pub(crate) fn token_fields(&self) -> impl Iterator<Item = HeaderName> {
+        self.settings.token.iter().map(Place::field)
+    }
+
     /// The id of the session that a request names.
     pub(crate) fn presented(&self, headers: &HeaderMap) -> Option<String> {
         self.id(headers).ok().map(Cow::into_owned)

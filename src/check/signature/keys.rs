@@ -8,8 +8,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
+use ::http::HeaderName;
+
 use super::algorithm::{Algorithm, Mac, MacKey};
+use crate::check::Identity;
 use crate::check::tally::Tally;
+
+/// The app that signed, as both sides are told it.
+const X_STRANGLER_APP: HeaderName = HeaderName::from_static("x-strangler-app");
 
 /// Bytes that nobody may see.
 #[derive(Clone, PartialEq, Eq)]
@@ -64,6 +70,8 @@ pub(crate) type KeyUses = BTreeMap<Arc<str>, Arc<Uses>>;
 #[derive(Debug)]
 pub(super) struct Named {
     pub(super) id: Arc<str>,
+    /// The app, as both sides are told it; an id that no header can carry is not told.
+    pub(super) identity: Option<Identity>,
     pub(super) not_after: Option<u64>,
     pub(super) uses: Arc<Uses>,
 }
@@ -101,7 +109,8 @@ pub(super) fn named(
     let id = id(app, index);
     let counter = counted.and_then(|counted| counted.get(&id)).cloned().unwrap_or_default();
     uses.insert(Arc::clone(&id), Arc::clone(&counter));
-    Named { id, not_after: key.not_after, uses: counter }
+    let identity = Identity::new(None, None, [(&X_STRANGLER_APP, app.as_bytes())]).ok();
+    Named { id, identity, not_after: key.not_after, uses: counter }
 }
 
 /// The keys of a scheme with shared secrets.

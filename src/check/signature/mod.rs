@@ -32,7 +32,7 @@ use self::algorithm::Mac;
 pub(crate) use self::keys::{Apps, KeySettings, KeyUses, Secret};
 use self::keys::{KeyFault, MacKeys, Named};
 pub(crate) use self::nonce::OnStoreDown;
-use self::nonce::{Nonces, Spending, mark};
+use self::nonce::{Mark, Nonces, Spending, mark};
 use self::parameters::Ambiguous;
 use self::rfc9421::{ContentDigest, Message, MessageKeys};
 pub(crate) use self::rfc9421::{Profile, key_fault};
@@ -43,9 +43,6 @@ use super::store::Address;
 use super::{Identity, Refused, Store, Subject, Verdict};
 use crate::http::{Answer, BodyFault, Client, hex};
 use crate::spool::{Disk, Fault, Spooled};
-
-/// The app that signed, as both sides are told it.
-const X_STRANGLER_APP: HeaderName = HeaderName::from_static("x-strangler-app");
 
 /// `[check.NAME]` with `kind = "signature"`, as run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -181,9 +178,9 @@ pub(crate) struct Signature {
 
 /// What holds of a request whose signature was found good.
 struct Good<'s> {
-    app: Vec<u8>,
     key: &'s Named,
-    nonce: Vec<u8>,
+    /// Its nonce.
+    mark: Mark,
     timestamp: u64,
 }
 
@@ -245,11 +242,10 @@ impl Signature {
         };
         if let Some(nonces) = &self.nonces {
             let safe = subject.head.method.is_safe();
-            nonces.spend(Spending { mark: mark(&good.key.id, &good.nonce), timestamp: good.timestamp, safe }).await?;
+            nonces.spend(Spending { mark: good.mark, timestamp: good.timestamp, safe }).await?;
         }
         good.key.uses.add();
-        // An id that no header can carry was none of the file's.
-        Ok(Identity::new(None, None, [(&X_STRANGLER_APP, &*good.app)]).ok())
+        Ok(good.key.identity.clone())
     }
 
     /// The whole body, kept for the side as well.
@@ -293,11 +289,11 @@ impl Signature {
         };
         let digest = digest.as_deref().map_or(Digest::NotNeeded, Digest::Of);
         let claim = scheme.claim(&view, &parameters, digest, self.nonces.is_some())?;
-        let given = Mac::read(&claim.signature, scheme.algorithm, scheme.encoding);
+        let given = Mac::read(claim.signature, scheme.algorithm, scheme.encoding);
         let now = now();
-        let key = keys.opened_by(&claim.app, &claim.string, &given, now).map_err(Step::from)?;
+        let key = keys.opened_by(claim.app, &claim.string, &given, now).map_err(Step::from)?;
         self.in_time(claim.timestamp, now)?;
-        Ok(Good { app: claim.app, key, nonce: claim.nonce, timestamp: claim.timestamp })
+        Ok(Good { key, mark: mark(&key.id, claim.nonce), timestamp: claim.timestamp })
     }
 
     /// An HTTP Message Signature.
@@ -327,10 +323,9 @@ impl Signature {
         }
         let nonce = match (signed.nonce, &self.nonces) {
             (None, Some(_)) => return Err(Step::Missing.into()),
-            (nonce, _) => nonce.unwrap_or_default().into_bytes(),
+            (nonce, _) => nonce.unwrap_or_default(),
         };
-        let app = signed.keyid.unwrap_or_default().into_bytes();
-        Ok(Good { app, key, nonce, timestamp: created })
+        Ok(Good { key, mark: mark(&key.id, nonce.as_bytes()), timestamp: created })
     }
 
     fn in_time(&self, timestamp: u64, now: u64) -> Result<(), Step> {

@@ -55,11 +55,13 @@ impl<'a> Parameters<'a> {
     /// # Errors
     /// There are more than PHP would read.
     pub fn read(&mut self, text: &'a [u8]) -> Result<(), Ambiguous> {
+        // Most texts hold nothing to decode, which one look at the whole tells.
+        let decode = if is_plain(text) { Cow::Borrowed } else { decode };
         for piece in text.split(|byte| *byte == b'&').filter(|piece| !piece.is_empty()) {
             if self.0.len() >= MOST {
                 return Err(Ambiguous::TooMany);
             }
-            let at = memchr::memchr(b'=', piece).unwrap_or(piece.len());
+            let at = piece.iter().position(|byte| *byte == b'=').unwrap_or(piece.len());
             let (name, value) = piece.split_at_checked(at).unwrap_or((piece, b""));
             self.0.push((decode(name), decode(value.get(1..).unwrap_or_default())));
         }
@@ -116,9 +118,14 @@ impl<'a> Parameters<'a> {
     }
 }
 
+/// Whether every byte stands for itself.
+fn is_plain(text: &[u8]) -> bool {
+    memchr::memchr2(b'%', b'+', text).is_none()
+}
+
 /// PHP's `urldecode`: `+` is a space, a broken escape stays as it is.
 pub(super) fn decode(text: &[u8]) -> Cow<'_, [u8]> {
-    if memchr::memchr2(b'%', b'+', text).is_none() {
+    if is_plain(text) {
         return Cow::Borrowed(text);
     }
     let mut decoded = Vec::with_capacity(text.len());

@@ -43,8 +43,8 @@ const AFTERMATH: Duration = Duration::from_secs(1);
 
 /// Empty STDIN records that fill the smallest send buffer (4.5 KiB on Linux, overhead included) with one write.
 static STUFFING: [[u8; HEADER_BYTES]; 512] = [END_OF_STDIN; 512];
-/// How often is looked whether a process has noticed that its client left.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// First and longest pause between two looks whether a process has noticed that its client left: most scripts end soon.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 
 /// All connections to one pool, over all workers.
 #[derive(Debug)]
@@ -397,6 +397,7 @@ async fn until_drained(pool: Arc<Pool>, connection: Connection) {
     let stream = &connection.stream;
     let drained = async {
         stream.shrink_send_buffer();
+        let (mut pause, longest) = LOOK_AGAIN;
         let mut stuffed = false;
         loop {
             let seen = stream.look();
@@ -414,7 +415,8 @@ async fn until_drained(pool: Arc<Pool>, connection: Connection) {
                     Err(_) => return,
                 }
             }
-            sleep(LOOK_EVERY).await;
+            sleep(pause).await;
+            pause = (pause * 2).min(longest);
         }
     };
     pool.last_wait(drained).await;
