@@ -41,7 +41,7 @@ use self::string::{Claim, Digest, View};
 use super::clock::now;
 use super::store::Address;
 use super::{Identity, Refused, Store, Subject, Verdict};
-use crate::http::{Answer, BodyFault, Client, hex};
+use crate::http::{Answer, BodyFault, hex};
 use crate::spool::{Disk, Fault, Spooled};
 
 /// `[check.NAME]` with `kind = "signature"`, as run.
@@ -304,7 +304,7 @@ impl Signature {
         subject: &Subject<'_>,
         body: &Spooled,
     ) -> Result<Good<'s>, Refused> {
-        let message = message(subject.head, subject.client);
+        let message = message(subject.head, subject.client.https);
         let signed = rfc9421::read(&message, profile.tag.as_deref()).map_err(Step::from)?;
         let now = now();
         let key = keys.opened_by(&signed, now);
@@ -454,7 +454,7 @@ fn sign_message(profile: &Profile, keys: &MessageKeys, unsigned: &mut Unsigned) 
     if !unsigned.head.headers.contains_key(HOST) {
         insert(&mut unsigned.head, "host", &unsigned.host.clone())?;
     }
-    let message = message_of(&unsigned.head, unsigned.head.uri.scheme_str() == Some("https"));
+    let message = message(&unsigned.head, unsigned.head.uri.scheme_str() == Some("https"));
     let signed = rfc9421::read(&message, profile.tag.as_deref()).map_err(|unread| refused(unread.into()))?;
     let (bytes, key) =
         keys.sign(&unsigned.app, &signed.base).ok_or_else(|| CannotSign::PublicKey(unsigned.app.clone()))?;
@@ -501,11 +501,7 @@ fn view<'r>(head: &'r request::Parts, host: &'r str) -> View<'r> {
     }
 }
 
-fn message<'r>(head: &'r request::Parts, client: &Client) -> Message<'r> {
-    message_of(head, client.https)
-}
-
-fn message_of(head: &request::Parts, https: bool) -> Message<'_> {
+fn message(head: &request::Parts, https: bool) -> Message<'_> {
     let field = || head.headers.get(HOST).and_then(|host| host.to_str().ok());
     let authority = head.uri.authority().map(::http::uri::Authority::as_str).or_else(field).unwrap_or_default();
     Message { method: head.method.as_str(), target: &head.uri, authority, https, headers: &head.headers }

@@ -10,7 +10,7 @@ use super::parameters::Canonical;
 use super::string::StringScheme;
 use super::template::Template;
 use super::*;
-use crate::http::{Host, RequestBody};
+use crate::http::{Client, Host, RequestBody};
 
 fn settings(apps: &[(&str, &str)]) -> Settings {
     Settings {
