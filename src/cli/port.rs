@@ -5,13 +5,14 @@
 //! takes a connection of its own, and has a deadline and a bound. Nothing is asked twice here.
 
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::Duration;
 
 use ::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use ::http::uri::Authority;
 use ::http::{Request, Response, StatusCode};
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -109,7 +110,7 @@ impl Port {
             return Err(FAULTY);
         }
         if address.ip().is_unspecified() {
-            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+            address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
         }
         // An address is an authority.
         let Ok(authority) = address.to_string().parse() else { return Err(FAULTY) };
@@ -220,8 +221,9 @@ impl Events {
     /// `None`: the port ends its answer, as it does every few minutes.
     pub(super) async fn next(&mut self) -> Result<Option<Comparison>, Unheard> {
         loop {
-            if let Some(event) = self.newest() {
-                return event.map(Some);
+            if let Some(event) = newest(&mut self.read) {
+                let told = serde_json::from_slice(&event);
+                return told.map(Some).map_err(|why| Unheard::Foreign(self.authority.clone(), why));
             }
             let frame = timeout(PATIENCE, self.body.frame()).await;
             match frame.map_err(|_| Unheard::Silent(self.authority.clone()))? {
@@ -234,16 +236,19 @@ impl Events {
             }
         }
     }
+}
 
-    fn newest(&mut self) -> Option<Result<Comparison, Unheard>> {
-        const END: &[u8] = b"\n\n";
-        let end = memchr::memmem::rfind(&self.read, END)?;
-        let events = self.read.split_to(end);
-        let _ = self.read.split_to(END.len());
-        let start = memchr::memmem::rfind(&events, END).map_or(0, |before| before + END.len());
-        let event = events.get(start..)?.strip_prefix(b"data: ")?;
-        Some(serde_json::from_slice(event).map_err(|why| Unheard::Foreign(self.authority.clone(), why)))
+/// Takes all whole events off the front, and gives what the newest of them says.
+fn newest(read: &mut BytesMut) -> Option<BytesMut> {
+    const END: &[u8] = b"\n\n";
+    const START: &[u8] = b"data: ";
+    let end = memchr::memmem::rfind(read, END)?;
+    let mut events = read.split_to(end);
+    read.advance(END.len());
+    if let Some(before) = memchr::memmem::rfind(&events, END) {
+        events.advance(before + END.len());
     }
+    events.starts_with(START).then(|| events.split_off(START.len()))
 }
 
 /// One of a few words of the command line.
@@ -269,6 +274,16 @@ mod tests {
             assert!(authority(text).unwrap_err().contains("http://127.0.0.1:9901"), "{text}");
         }
         assert!(authority("http://127.0.0.1:9901/#token=0123456789abcdef").unwrap_err().contains(TOKEN));
+    }
+
+    #[test]
+    fn of_the_events_that_have_come_whole_the_newest_is_told() {
+        let mut read = BytesMut::from("data: {1}\n\ndata: {2}\n\ndata: {3");
+        assert_eq!(newest(&mut read).as_deref(), Some(&b"{2}"[..]));
+        assert_eq!(newest(&mut read), None);
+        read.extend_from_slice(b"}\n\n");
+        assert_eq!(newest(&mut read).as_deref(), Some(&b"{3}"[..]));
+        assert!(read.is_empty());
     }
 
     #[test]

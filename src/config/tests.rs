@@ -253,7 +253,7 @@ fn the_admin_port_is_found_in_a_file_that_is_otherwise_broken() {
     let found = |text: &str| admin(&fixture.write(text));
     std::fs::write(fixture.folder.path().join("token"), "0123456789abcdef\n").unwrap();
     let address = "127.0.0.1:9901".parse().unwrap();
-    let token = crate::admin::Token::chosen("0123456789abcdef");
+    let token = Token::chosen("0123456789abcdef");
     let listen = "[listen]\nadmin = \"localhost:9901\"\n";
     assert_eq!(
         found(&format!("{listen}admin_token = {{ file = \"token\" }}\n[nonsense]\n")),

@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::num::NonZeroU16;
-use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
@@ -37,8 +37,9 @@ pub fn terminal(program: &Command, [columns, rows]: [u16; 2]) -> Terminal {
     grantpt(&controller).expect("its rights");
     unlockpt(&controller).expect("it is unlocked");
     let name = ptsname(&controller, Vec::new()).expect("its name");
-    let end =
-        File::options().read(true).write(true).open(std::ffi::OsStr::from_bytes(name.as_bytes())).expect("its end");
+    // The program's terminal, and not that of whoever tests.
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let end = rustix::fs::open(name.as_c_str(), flags, Mode::empty()).expect("its other end");
     let keyboard = File::from(controller);
     // `setsid` makes it the program's own terminal, whose size the program is told when it changes.
     let mut command = Command::new("setpriv");

@@ -10,6 +10,7 @@ use crossterm::event::{Event, EventStream, KeyEventKind};
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use ratatui::DefaultTerminal;
+use ratatui::layout::Rect;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -70,6 +71,11 @@ async fn show(mut terminal: Restored, port: Port, mut model: Model, look: Look) 
         let wish = tokio::select! {
             key = keys.next() => match key {
                 Some(Ok(Event::Key(key))) if key.kind == KeyEventKind::Press => model.pressed(key),
+                // Drawn anew as a whole: what was on it may be in disorder, even where the size is the same again.
+                Some(Ok(Event::Resize(width, height))) => {
+                    terminal.0.resize(Rect::new(0, 0, width, height))?;
+                    None
+                }
                 Some(Ok(_)) => None,
                 // Whoever typed has gone.
                 Some(Err(_)) | None => return Ok(()),

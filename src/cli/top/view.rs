@@ -22,12 +22,12 @@ const HEAD: u16 = 2;
 /// Fewer rows of the table than this, and what is around it goes.
 const FEW: u16 = 6;
 
-pub(super) const KEYS: &str = "↑↓ choose  f flip  / filter  ←→ sort  r reverse  w window  l latency  ? help  q quit";
+pub(super) const KEYS: &str = "f flip  / filter  ←→ sort  r reverse  w window  l latency  ? help  q quit";
 
 const HELP: &str = "\
 ↑ ↓ k j PageUp PageDown Home End   choose a route
 f          let the other side serve it, after asking
-/          show only routes with these words in name, path or side; Esc shows all
+/          only routes with these words in name, path or side; Esc: all
 ← →        sort by another column
 r          the other way round
 w          window: 1m, 10m, 1h
@@ -207,15 +207,15 @@ fn detail<'m>(model: &'m Model, look: Look) -> Vec<Line<'m>> {
         let place = route.and_then(|route| if side == "new" { route.new.as_ref() } else { route.legacy.as_ref() });
         let told = match figures {
             Some(side) => format!(
-                "{} requests  {}/s  mean {}  P50 {}  P90 {}  P99 {}  errors {} ({})",
+                "{} requests  {}/s  errors {} ({})  P50 {}  P90 {}  P99 {}  mean {}",
                 words::count(side.requests),
                 words::per_second(side.qps),
-                words::millis(side.mean_ms),
+                words::count(side.errors),
+                words::share(Some(side.error_rate)),
                 words::millis(side.p50_ms),
                 words::millis(side.p90_ms),
                 words::millis(side.p99_ms),
-                words::count(side.errors),
-                words::share(Some(side.error_rate)),
+                words::millis(side.mean_ms),
             ),
             None => "no requests".to_owned(),
         };
@@ -341,11 +341,11 @@ idle         legacy 5 min        –       –       –       –       –    
 
 
 order  GET  /api/v1/orders/{id}
-legacy php  1,600 requests  26.7/s  mean 20.1 ms  P50 20.1 ms  P90 200 ms  P99 200 ms  errors 0 (0 %)
-new    orders  600 requests  10.0/s  mean 5.00 ms  P50 5.00 ms  P90 60.0 ms  P99 60.0 ms  errors 0 (1.25 %)
+legacy php  1,600 requests  26.7/s  errors 0 (0 %)  P50 20.1 ms  P90 200 ms  P99 200 ms  mean 20.1 ms
+new    orders  600 requests  10.0/s  errors 0 (1.25 %)  P50 5.00 ms  P90 60.0 ms  P99 60.0 ms  mean 5.00 ms
 P50 new÷legacy  ▼ 0.25× (0.24 to 0.26×)
 P99 new÷legacy  not enough yet (0.30×; needs 368 requests on each side; legacy has 200, new has 100)
-↑↓ choose  f flip  / filter  ←→ sort  r reverse  w window  l latency  ? help  q quit";
+f flip  / filter  ←→ sort  r reverse  w window  l latency  ? help  q quit";
         assert_eq!(lines(&model(), [120, 17]).join("\n"), expected);
     }
 
