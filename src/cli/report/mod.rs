@@ -232,7 +232,7 @@ mod tests {
         })
     }
 
-    fn compared(legacy: Value, new: Value) -> Value {
+    fn compared(legacy: &Value, new: &Value) -> Value {
         let faster = json!({ "low": 0.24, "high": 0.26, "verdict": "faster", "reason": null });
         let few = json!({ "low": null, "high": null, "verdict": "not enough yet", "reason": "needs 368 requests" });
         let fewer = json!({ "low": -0.004, "high": -0.001, "verdict": "fewer", "difference": -0.002, "reason": null });
@@ -248,10 +248,10 @@ mod tests {
             compared.as_object_mut().unwrap().extend(about.as_object().unwrap().clone());
             compared
         };
-        let mut report = compared(side(1600), side(1000));
+        let mut report = compared(&side(1600), &side(1000));
         let routes = [
-            route("a|<b>\u{1b}[31m", compared(side(1600), side(1000))),
-            route("idle", compared(Value::Null, Value::Null)),
+            route("a|<b>\u{1b}[31m", compared(&side(1600), &side(1000))),
+            route("idle", compared(&Value::Null, &Value::Null)),
         ];
         let pool = json!({
             "name": "php", "kind": "php", "connections": 8, "in_use": 3, "waiting": 0, "cpu_seconds": 12.34,

@@ -46,7 +46,7 @@ impl Page {
                 Block::Heading(heading) => text.push_str(&format!("## {heading}\n")),
                 Block::Text(said) => text.push_str(&format!("{}\n", as_markdown(said))),
                 Block::List(items) => {
-                    items.iter().for_each(|item| text.push_str(&format!("- {}\n", as_markdown(item))))
+                    items.iter().for_each(|item| text.push_str(&format!("- {}\n", as_markdown(item))));
                 }
                 Block::Table { head, left, rows } => {
                     line(&mut text, head);

@@ -147,7 +147,7 @@ mod fixture {
         })
     }
 
-    pub(super) fn event(routes: Vec<Value>) -> Value {
+    pub(super) fn event(routes: &[Value]) -> Value {
         json!({
             "window": "1m", "latency": "total", "generation": 7, "routes": routes, "upstreams": [],
             "reloads": { "accepted": 1, "rejected": 0 }, "rejected": null,
@@ -161,7 +161,7 @@ mod fixture {
         order["sides"]["new"]["error_rate"] = json!(0.0125);
         let cart = row("Cart", "/cart", "new", [side(10, 0, [1.0, 2.0]), Value::Null]);
         let idle = row("idle", "/idle", "legacy", [Value::Null, Value::Null]);
-        serde_json::from_value(event(vec![order, cart, idle])).unwrap()
+        serde_json::from_value(event(&[order, cart, idle])).unwrap()
     }
 
     /// A model that has heard all of it.

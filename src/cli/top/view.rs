@@ -85,7 +85,7 @@ pub(super) fn render(frame: &mut Frame<'_>, model: &Model, look: Look, now: Time
     frame.render_widget(Text::from(detail), about);
     frame.render_widget(bottom(model), keys);
     if let Some((title, text)) = question(model, look) {
-        render_dialog(frame, title, text);
+        render_dialog(frame, &title, text);
     }
 }
 
@@ -289,7 +289,7 @@ fn hidden(typed: &str) -> Line<'static> {
     Line::raw(format!("{}▏", "•".repeat(typed.chars().count())))
 }
 
-fn render_dialog(frame: &mut Frame<'_>, title: String, text: Vec<Line<'_>>) {
+fn render_dialog(frame: &mut Frame<'_>, title: &str, text: Vec<Line<'_>>) {
     let area = frame.area();
     let width = area.width.saturating_sub(4).min(84).max(area.width.min(40));
     let inside = usize::from(width.saturating_sub(4)).max(1);
@@ -366,7 +366,7 @@ f flip  / filter  ←→ sort  r reverse  w window  l latency  ? help  q quit";
     fn of_a_thousand_routes_those_around_the_chosen_one_are_drawn() {
         let mut model = model();
         let routes = (0..1000).map(|n| row(&format!("route-{n:03}"), "/x", "legacy", [Value::Null, Value::Null]));
-        model.heard(serde_json::from_value(event(routes.collect())).unwrap(), now());
+        model.heard(serde_json::from_value(event(&routes.collect::<Vec<_>>())).unwrap(), now());
         model
             .learned(serde_json::from_value(serde_json::json!({ "file": "", "generation": 8, "routes": [] })).unwrap());
         assert!(lines(&model, [80, 24])[4].starts_with("route-000"));
@@ -413,7 +413,7 @@ f flip  / filter  ←→ sort  r reverse  w window  l latency  ? help  q quit";
     #[test]
     fn a_gateway_that_is_gone_and_a_file_that_was_refused_are_told() {
         let mut model = model();
-        let mut told = event(Vec::new());
+        let mut told = event(&[]);
         told["rejected"] = serde_json::json!({ "when": "2026-01-02T03:04:05Z", "faults": "routes.toml:3:1: no\n    x\u{1b}[2J\n    ^\n1\n2" });
         model.heard(serde_json::from_value(told).unwrap(), now());
         model.lost("no gateway answers at 127.0.0.1:9901: Connection refused".to_owned());
