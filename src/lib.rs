@@ -19,7 +19,7 @@
 //!
 //! | room | what it is for |
 //! |---|---|
-//! | `cli` | the commands: run, check, explain, flip |
+//! | `cli` | the commands: run, check, explain, flip, sign, top, report |
 //! | `config` | routes.toml → a table, or every fault at once; watching the file |
 //! | `admin` | the operator's port: metrics, the JSON API, the dashboard |
 //! | `server` | workers, listeners, connections, drain |
@@ -136,7 +136,7 @@ impl Gateway {
 
     /// Runs `connect` before anything is served; what it gives (a database pool, say) is lent to
     /// every handler made by `*_with`. When it fails, the gateway says so and exits with 1.
-    /// `check`, `explain` and `flip` do not run it.
+    /// No other command than `run` runs it.
     #[must_use]
     pub fn setup<S, F, Fut, E>(self, connect: F) -> Gateway<S>
     where

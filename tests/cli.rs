@@ -170,6 +170,8 @@ fn a_wrong_command_line_ends_with_2_and_help_with_0() {
         &["check", "--help"],
         &["explain", "--help"],
         &["flip", "--help"],
+        &["top", "--help"],
+        &["report", "--help"],
         &["--version"],
     ] {
         let (code, out, _) = run(arguments, dir.path());
@@ -199,7 +201,7 @@ fn the_reference_of_commands_is_fresh() {
          A binary of your own, made with `strangler::Gateway`, has the same ones.\n\n\
          Exit codes: 0 all is well, 1 running failed, 2 wrong usage or a faulty file.\n",
     );
-    for command in ["", "run", "check", "explain", "flip", "completions", "man"] {
+    for command in ["", "run", "check", "explain", "flip", "sign", "top", "report", "completions", "man"] {
         let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let (code, out, err) = run(&arguments, dir.path());
         assert_eq!(code, 0, "{err}");

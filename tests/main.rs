@@ -33,4 +33,5 @@ mod routing;
 mod shop;
 mod shutdown;
 mod tidy;
+mod top;
 mod wordpress;

@@ -11,7 +11,9 @@ const ROOMS: [&str; 11] =
 const NEIGHBOURS: [&str; 3] = ["check", "upstream", "telemetry"];
 
 /// Libraries that one room keeps from all others.
-const ONLY_ROOM_WITH: [(&str, &[&str]); 4] = [
+const ONLY_ROOM_WITH: [(&str, &[&str]); 6] = [
+    ("crossterm", &["cli"]),
+    ("ratatui", &["cli"]),
     ("toml", &["config"]),
     ("notify", &["config"]),
     ("prost", &["telemetry"]),

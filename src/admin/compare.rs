@@ -12,9 +12,9 @@ use crate::telemetry::{Apart, Distribution, Figures, Latency, STATUS_CLASSES, Si
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Question {
-    pub(super) window: Window,
-    pub(super) latency: Latency,
+pub(crate) struct Question {
+    pub(crate) window: Window,
+    pub(crate) latency: Latency,
 }
 
 impl Question {
@@ -29,6 +29,11 @@ impl Question {
             }
         }
         Ok(question)
+    }
+
+    /// The query that [`Question::read`] reads.
+    pub(crate) fn query(self) -> String {
+        format!("window={}&latency={}", self.window.as_str(), self.latency.as_str())
     }
 }
 
@@ -156,6 +161,7 @@ mod tests {
         let asked = Question::read(Some("latency=service&window=1h"));
         assert_eq!(asked, Ok(Question { window: Window::Hour, latency: Latency::Service }));
         assert!(Question::read(Some("latency=mean")).is_err());
+        assert_eq!(Question::read(Some(&asked.unwrap().query())), asked);
     }
 
     #[test]

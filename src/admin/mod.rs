@@ -35,6 +35,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 
+pub(crate) use self::compare::Question;
 pub(crate) use self::costs::Costs;
 use self::events::Events;
 pub(crate) use self::flip::{Done, Flip, Order, Refused};

@@ -9,8 +9,13 @@ mod children;
 mod explain;
 mod flip;
 mod manual;
+mod port;
+mod report;
 mod run;
 mod sign;
+mod told;
+mod top;
+mod words;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -22,6 +27,7 @@ use std::sync::Arc;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand};
+use tokio::runtime::{Builder, LocalOptions};
 
 use crate::config::{self, Known, Loaded};
 use crate::http::BoxError;
@@ -66,7 +72,9 @@ Examples:
   strangler explain GET 'https://shop.example/api/v1/orders/7'
   strangler flip order new                   let the new side serve the route `order`
   strangler flip order legacy                and back
-  strangler sign signed GET '/api/v1/orders/7?sku=A'";
+  strangler sign signed GET '/api/v1/orders/7?sku=A'
+  strangler top                              watch both sides of every route, and flip with a key
+  strangler report --format html > page.html the last hour, to hand on";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -80,6 +88,10 @@ enum Command {
     Flip(flip::Options),
     /// Sign a request as a `signature` check wants it: what was signed, and a curl line
     Sign(sign::Options),
+    /// Watch both sides of every route in the terminal, and flip with a key
+    Top(top::Options),
+    /// Write the comparison of both sides as a page to hand on
+    Report(report::Options),
     /// Print completions for a shell
     Completions(manual::CompletionOptions),
     /// Print the manual page (troff)
@@ -99,6 +111,8 @@ pub(crate) fn main(program: Program) -> ExitCode {
         Some(Command::Explain(options)) => explain::run(&file, &options, &program.handlers),
         Some(Command::Flip(options)) => flip::run(&file, &options, &program.handlers),
         Some(Command::Sign(options)) => sign::run(&file, &options, &program.handlers),
+        Some(Command::Top(options)) => top::run(&file, options),
+        Some(Command::Report(options)) => report::run(&file, &options),
         Some(Command::Completions(options)) => manual::completions(&options),
         Some(Command::Man) => manual::page(),
     };
@@ -134,6 +148,17 @@ fn print(text: &str) -> u8 {
 fn complain(what: &str) -> u8 {
     let _ = writeln!(io::stderr(), "strangler: {what}");
     FAILED
+}
+
+/// Whether what is written to a terminal may be coloured.
+fn coloured(terminal: bool) -> bool {
+    terminal && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
+}
+
+/// Runs a future on this thread, which may spawn others.
+fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    Ok(runtime.block_on(future))
 }
 
 /// Prints a file's faults, and gives the exit code for them.

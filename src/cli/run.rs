@@ -14,12 +14,11 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::children::Children;
-use super::{Program, complain, faulty, flip, print, routes_in_words, with_causes};
+use super::{Program, block_on, coloured, complain, faulty, flip, print, routes_in_words, with_causes};
 use crate::admin::{self, Admin, Costs, ReloadStatus, Token};
 use crate::config::{self, Context, Faults, Known, Loaded, Watcher};
 use crate::http::BoxError;
@@ -58,12 +57,7 @@ enum Failure {
 
 pub(super) fn run(file: &Path, json: bool, program: Program) -> u8 {
     start_logging(json);
-    let served = Builder::new_current_thread()
-        .enable_all()
-        .build_local(LocalOptions::default())
-        .map_err(Failure::System)
-        .and_then(|runtime| runtime.block_on(serve(file, json, program)));
-    match served {
+    match block_on(serve(file, json, program)).map_err(Failure::System).flatten() {
         Ok(()) => 0,
         Err(Failure::Faults(faults)) => faulty(&faults),
         Err(failure) => complain(&with_causes(&failure)),
@@ -73,11 +67,10 @@ pub(super) fn run(file: &Path, json: bool, program: Program) -> u8 {
 /// Logs go to standard error, at `info` unless `RUST_LOG` says otherwise.
 fn start_logging(json: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(coloured)
+        .with_ansi(coloured(std::io::stderr().is_terminal()))
         .with_target(false);
     // A second subscriber (of a program that has its own) is no reason not to serve.
     let _ = if json { lines.json().try_init() } else { lines.try_init() };

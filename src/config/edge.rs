@@ -74,6 +74,12 @@ pub(super) fn listen(file: &Reader<'_>) -> Listen {
     Listen { http, admin, admin_token: reader.get("admin_token", admin_token) }
 }
 
+/// The admin port alone, for whoever asks there.
+pub(super) fn admin(file: &Reader<'_>) -> Option<(SocketAddr, Option<Token>)> {
+    let reader = file.table("listen")?;
+    Some((reader.get("admin", listen_address)?, reader.get("admin_token", admin_token)))
+}
+
 pub(super) fn server(file: &Reader<'_>) -> (Edge, usize, Destination) {
     let Some(reader) = file.table("server") else { return (Edge::default(), 0, Destination::default()) };
     let workers = reader.get("workers", workers).unwrap_or_default();

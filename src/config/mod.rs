@@ -5,7 +5,7 @@
 //! key and note faults on a [`fault::Sheet`]. Either no fault was noted and there is a table, or
 //! nothing is used. [`watch`] does this whenever the file changes, [`mod@flip`] after changing one word.
 //!
-//! The only room with serde, toml and notify. It never answers a request and is never waited for by one.
+//! The only room with toml and notify. It never answers a request and is never waited for by one.
 
 mod check;
 mod edge;
@@ -21,6 +21,7 @@ mod upstream;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -33,6 +34,7 @@ use self::fault::Sheet;
 pub(crate) use self::flip::{FlipError, flip};
 use self::reader::Reader;
 pub(crate) use self::watch::{Context, Watcher};
+use crate::admin::Token;
 use crate::route::RouteTable;
 use crate::telemetry::{Destination, Telemetry, TraceSettings};
 use crate::upstream::fastcgi::local;
@@ -86,6 +88,25 @@ pub(crate) fn load(path: &Path, known: &Known<'_>) -> Result<Loaded, Faults> {
 /// What helps a command that finds no file.
 const NAME_IT: &str = "name the file with -c FILE";
 
+/// Where the file at `path` has the admin port, and the token that it takes there if that can be read.
+///
+/// Nothing else of the file is looked at: whoever watches a gateway does so when its file is broken as well, and
+/// need not be able to read its secrets. `None`: the file has no admin port.
+///
+/// # Errors
+/// There is no file, or it does not say where the port is in a way that can be understood.
+pub(crate) fn admin(path: &Path) -> Result<Option<(SocketAddr, Option<Token>)>, Faults> {
+    let text = read(path, NAME_IT)?;
+    let sheet = Sheet::new(path, &text);
+    let (document, errors) = DeTable::parse_recoverable(&text);
+    let found = edge::admin(&Reader::open(&sheet, &spec::FILE, document.get_ref(), 0..0));
+    if found.is_none() {
+        note(&sheet, errors);
+        sheet.verdict()?;
+    }
+    Ok(found)
+}
+
 /// The text of a route file; `when_absent` is what helps when there is none.
 fn read(path: &Path, when_absent: &str) -> Result<String, Faults> {
     source::read(path, source::LARGEST).map_err(|unread| {
@@ -125,9 +146,7 @@ fn read_sheet(sheet: &Sheet<'_>, text: &str, known: &Known<'_>) -> Option<(Route
     let (document, errors) = DeTable::parse_recoverable(text);
     // What the parser makes of the rest after an error is a guess; faults found in a guess mislead.
     if !errors.is_empty() {
-        for error in errors {
-            sheet.fault(error.span().unwrap_or(0..0), error.message(), "");
-        }
+        note(sheet, errors);
         return None;
     }
     let file = Reader::open(sheet, &spec::FILE, document.get_ref(), 0..0);
@@ -139,6 +158,13 @@ fn read_sheet(sheet: &Sheet<'_>, text: &str, known: &Known<'_>) -> Option<(Route
     let handlers = handler::handlers(&file, &checks, known.previous);
     let table = routes::table(&file, edge, &upstreams, &checks, &handlers, known)?;
     Some((table, Fixed { listen, workers, access_log, trace }))
+}
+
+/// Notes what the TOML parser found.
+fn note(sheet: &Sheet<'_>, errors: Vec<toml::de::Error>) {
+    for error in errors {
+        sheet.fault(error.span().unwrap_or(0..0), error.message(), "");
+    }
 }
 
 /// A local pool with fewer processes than the gateway may keep busy makes requests wait unseen, in

@@ -246,3 +246,22 @@ fn each_golden_file_gives_its_faults() {
     }
     assert!(wrong.is_empty(), "{}\nUPDATE=1 accepts this", wrong.join("\n"));
 }
+
+#[test]
+fn the_admin_port_is_found_in_a_file_that_is_otherwise_broken() {
+    let fixture = Fixture::new();
+    let found = |text: &str| admin(&fixture.write(text));
+    std::fs::write(fixture.folder.path().join("token"), "0123456789abcdef\n").unwrap();
+    let address = "127.0.0.1:9901".parse().unwrap();
+    let token = Token::chosen("0123456789abcdef");
+    let listen = "[listen]\nadmin = \"localhost:9901\"\n";
+    assert_eq!(
+        found(&format!("{listen}admin_token = {{ file = \"token\" }}\n[nonsense]\n")),
+        Ok(Some((address, token)))
+    );
+    assert_eq!(found(&format!("{listen}admin_token = {{ file = \"absent\" }}\n")), Ok(Some((address, None))));
+    assert_eq!(found(&format!("{listen}[[route]]\npath = \"unfinished\n")), Ok(Some((address, None))));
+    assert_eq!(found(SMALLEST), Ok(None));
+    assert!(found("[listen]\nadmin = \n").unwrap_err().to_string().contains("routes.toml:2:"));
+    assert!(admin(&fixture.folder.path().join("absent.toml")).unwrap_err().to_string().contains("-c FILE"));
+}

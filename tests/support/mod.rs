@@ -19,6 +19,7 @@ pub mod prometheus;
 pub mod redis;
 pub mod shop;
 pub mod site;
+pub mod terminal;
 pub mod upstream;
 pub mod wordpress;
 

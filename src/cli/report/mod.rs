@@ -1,0 +1,300 @@
+//! `strangler report`: the comparison as a page to hand on, in Markdown or as HTML that needs nothing else.
+//!
+//! What it says comes from `/api/report`; how a page is written down is [`page`]'s to know. Whoever reads it was not
+//! there: it says of every number over which time it is and how sure.
+
+mod page;
+
+use std::path::Path;
+
+use clap::{Args, ValueEnum};
+
+use self::page::{Block, Page};
+use super::port::{Port, Where, choice};
+use super::told::{Compared, Figures, Report, Row, Sure, Upstream};
+use super::{block_on, complain, print, with_causes, words};
+use crate::admin::Question;
+use crate::telemetry::{Latency, Window};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strangler report > comparison.md
+  strangler report --window 10m --format html > comparison.html")]
+pub(super) struct Options {
+    #[command(flatten)]
+    at: Where,
+    /// How far back from now
+    #[arg(long, default_value = "1h", value_parser = choice(&Window::ALL, Window::as_str))]
+    window: Window,
+    /// Which time: from head to last byte, the side's own, or waiting for it
+    #[arg(long, default_value = "total", value_parser = choice(&Latency::ALL, Latency::as_str))]
+    latency: Latency,
+    /// How it is written
+    #[arg(long, value_enum, default_value_t = Format::Markdown)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    Markdown,
+    Html,
+}
+
+pub(super) fn run(file: &Path, options: &Options) -> u8 {
+    let port = match Port::find(&options.at, file) {
+        Ok(port) => port,
+        Err(code) => return code,
+    };
+    let question = Question { window: options.window, latency: options.latency };
+    let report: Report = match block_on(port.ask("/api/report", question)) {
+        Ok(Ok(report)) => report,
+        Ok(Err(unheard)) => return complain(&with_causes(&unheard)),
+        Err(error) => return complain(&error.to_string()),
+    };
+    let page = page(&report, question);
+    print(&match options.format {
+        Format::Markdown => page.markdown(),
+        Format::Html => page.html(),
+    })
+}
+
+fn page(report: &Report, question: Question) -> Page {
+    let window = match question.window {
+        Window::Minute => "The minute",
+        Window::TenMinutes => "The ten minutes",
+        Window::Hour => "The hour",
+    };
+    let latency = match question.latency {
+        Latency::Total => "from a request's head to its answer's last byte",
+        Latency::Service => "the side's own, from handing a request over to its answer's first byte",
+        Latency::Queue => "waiting for a place at the side",
+    };
+    let generation = report.each.generation;
+    let mut blocks = vec![
+        Block::Text(format!("{window} up to {}; times are {latency}. Table generation {generation}.", report.at)),
+        Block::List(conclusions(&report.all)),
+        Block::Heading("Over all routes"),
+        over_all(&report.all),
+        Block::Heading("Route by route"),
+    ];
+    let (asked, idle): (Vec<&Row>, Vec<&Row>) = report.each.routes.iter().partition(|row| requests(row) > 0);
+    if !asked.is_empty() {
+        blocks.push(by_route(&asked));
+    }
+    if !idle.is_empty() {
+        let names: Vec<&str> = idle.iter().map(|row| row.name.as_str()).collect();
+        blocks.push(Block::Text(format!("Without a request in this time: {}.", names.join(", "))));
+    }
+    blocks.extend([Block::Heading("Pools, services and handlers"), places(&report.upstreams)]);
+    blocks.extend([Block::Heading("How to read this"), Block::List(HOW_TO_READ.map(str::to_owned).to_vec())]);
+    Page { title: "Legacy and new, compared", blocks }
+}
+
+const HOW_TO_READ: [&str; 6] = [
+    "Legacy is PHP, new is what replaces it. Where two figures stand in one cell, legacy's is the first.",
+    "New ÷ legacy is a ratio: 0.25× is four times as fast. The range behind it holds the truth in 95 of 100 cases; \
+     ▼ new is faster, ▲ new is slower, ≈ no difference beyond chance.",
+    "\"Not enough yet\" is an answer: so few requests say nothing of this figure, however far apart the two numbers are.",
+    "P99: 99 of 100 requests were faster. Errors are answers of 5xx and answers that broke off.",
+    "A route that was flipped in this time had its sides at different hours: compare windows of like traffic.",
+    "CPU and memory are known of local PHP-FPM pools and of handlers; the memory of handlers is that of the whole gateway.",
+];
+
+fn requests(row: &Row) -> u64 {
+    let sides = &row.compared.sides;
+    [&sides.legacy, &sides.new].into_iter().flatten().map(|side| side.requests).sum()
+}
+
+/// What may be concluded of all routes together.
+fn conclusions(all: &Compared) -> Vec<String> {
+    let (ratio, sure) = (&all.ratio, &all.confidence);
+    let figures = [("Mean", ratio.mean, &sure.mean), ("P50", ratio.p50, &sure.p50), ("P99", ratio.p99, &sure.p99)];
+    let mut said: Vec<String> = figures
+        .into_iter()
+        .map(|(figure, value, sure)| format!("{figure}: {}", concluded(sure, &words::ratio_at_length(value, sure))))
+        .collect();
+    said.push(format!("Errors: {}", concluded(&sure.error_rate, &points(&sure.error_rate))));
+    said
+}
+
+fn concluded(sure: &Sure, figure: &str) -> String {
+    match sure.verdict.as_str() {
+        "faster" => format!("new is faster, {figure}."),
+        "slower" => format!("new is slower, {figure}."),
+        "fewer" => format!("new has fewer, {figure}."),
+        "more" => format!("new has more, {figure}."),
+        "unclear" => format!("no difference beyond chance, {figure}."),
+        _ => match &sure.reason {
+            Some(reason) => format!("{}: {reason}.", words::NOT_ENOUGH),
+            None => format!("{}.", words::NOT_ENOUGH),
+        },
+    }
+}
+
+/// The difference of two error rates: of rates that may be 0 there is no ratio.
+fn points(sure: &Sure) -> String {
+    let points = |value: f64| format!("{:+.2}", value * 100.0);
+    match (sure.difference, sure.interval()) {
+        (Some(difference), Some((low, high))) => {
+            format!("{} points ({} to {})", points(difference), points(low), points(high))
+        }
+        _ => words::NOT_ENOUGH.to_owned(),
+    }
+}
+
+fn over_all(all: &Compared) -> Block {
+    let (ratio, sure) = (&all.ratio, &all.confidence);
+    let row = |name: &str, of: &dyn Fn(&Figures) -> String, compared: String| {
+        let side = |side: &Option<Figures>| side.as_ref().map_or_else(|| words::NONE.to_owned(), of);
+        vec![name.to_owned(), side(&all.sides.legacy), side(&all.sides.new), compared]
+    };
+    let compared = words::ratio_at_length;
+    let none = String::new;
+    Block::Table {
+        head: ["", "Legacy", "New", "New ÷ legacy"].map(str::to_owned).to_vec(),
+        left: 1,
+        rows: vec![
+            row("Requests", &|side| words::count(side.requests), none()),
+            row("Requests/s", &|side| words::per_second(side.qps), none()),
+            row("Mean", &|side| words::millis(side.mean_ms), compared(ratio.mean, &sure.mean)),
+            row("P50", &|side| words::millis(side.p50_ms), compared(ratio.p50, &sure.p50)),
+            row("P90", &|side| words::millis(side.p90_ms), compared(ratio.p90, &sure.p90)),
+            row("P99", &|side| words::millis(side.p99_ms), compared(ratio.p99, &sure.p99)),
+            row(
+                "Errors",
+                &|side| format!("{} ({})", words::count(side.errors), words::share(Some(side.error_rate))),
+                points(&sure.error_rate),
+            ),
+            row("CPU per request", &|side| words::millis(side.cpu_ms_per_request), none()),
+            row("Memory", &|side| words::bytes(side.memory_bytes), none()),
+        ],
+    }
+}
+
+fn by_route(rows: &[&Row]) -> Block {
+    let titles = ["Route", "Serves", "Requests", "Requests/s", "P50", "P99", "Errors", "CPU per request"];
+    let ratios = ["P50 new ÷ legacy", "P99 new ÷ legacy"];
+    let row = |row: &&Row| {
+        let Compared { sides, ratio, confidence } = &row.compared;
+        let pair = |of: &dyn Fn(&Figures) -> String| {
+            let one = |side: &Option<Figures>| side.as_ref().map_or_else(|| words::NONE.to_owned(), of);
+            format!("{} / {}", one(&sides.legacy), one(&sides.new))
+        };
+        vec![
+            row.name.clone(),
+            format!("{} since {:.0}", row.serve, row.since),
+            pair(&|side| words::count(side.requests)),
+            pair(&|side| words::per_second(side.qps)),
+            pair(&|side| words::millis(side.p50_ms)),
+            pair(&|side| words::millis(side.p99_ms)),
+            pair(&|side| words::share(Some(side.error_rate))),
+            pair(&|side| words::millis(side.cpu_ms_per_request)),
+            words::ratio_at_length(ratio.p50, &confidence.p50),
+            words::ratio_at_length(ratio.p99, &confidence.p99),
+        ]
+    };
+    let head = titles.into_iter().chain(ratios).map(str::to_owned).collect();
+    Block::Table { head, left: 2, rows: rows.iter().map(row).collect() }
+}
+
+fn places(places: &[Upstream]) -> Block {
+    let number = |value: Option<u64>| value.map_or_else(|| words::NONE.to_owned(), words::count);
+    let row = |place: &Upstream| {
+        let used = match place.connections {
+            Some(all) => format!("{} of {}", number(place.in_use), words::count(all)),
+            None => number(place.in_use),
+        };
+        vec![
+            place.name.clone(),
+            place.kind.clone(),
+            used,
+            number(place.waiting),
+            place.cpu_seconds.map_or_else(|| words::NONE.to_owned(), |seconds| format!("{seconds:.1} s")),
+            words::bytes(place.memory_bytes),
+            place.saturation_seconds.map_or_else(|| words::NONE.to_owned(), words::span),
+        ]
+    };
+    let head = ["Name", "Kind", "In use now", "Waiting now", "CPU since the start", "Memory", "Full in"];
+    Block::Table { head: head.map(str::to_owned).to_vec(), left: 2, rows: places.iter().map(row).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn side(requests: u64) -> Value {
+        json!({
+            "requests": requests, "qps": 26.7, "errors": 3, "error_rate": 0.003, "mean_ms": 21.3, "p50_ms": 20.1,
+            "p90_ms": 20.4, "p99_ms": 200.2, "cpu_ms_per_request": 0.4, "cpu_seconds": 4.0, "memory_bytes": 7 << 20,
+        })
+    }
+
+    fn compared(legacy: &Value, new: &Value) -> Value {
+        let faster = json!({ "low": 0.24, "high": 0.26, "verdict": "faster", "reason": null });
+        let few = json!({ "low": null, "high": null, "verdict": "not enough yet", "reason": "needs 368 requests" });
+        let fewer = json!({ "low": -0.004, "high": -0.001, "verdict": "fewer", "difference": -0.002, "reason": null });
+        json!({
+            "sides": { "legacy": legacy, "new": new }, "ratio": { "p50": 0.25, "p90": 0.25, "p99": 0.3, "mean": 0.25 },
+            "confidence": { "p50": faster, "p90": faster, "p99": few, "mean": faster, "error_rate": fewer },
+        })
+    }
+
+    fn report() -> Report {
+        let route = |name: &str, mut compared: Value| {
+            let about = json!({ "name": name, "path": "/x", "serve": "new", "since": "2026-01-02T03:04:05Z" });
+            compared.as_object_mut().unwrap().extend(about.as_object().unwrap().clone());
+            compared
+        };
+        let mut report = compared(&side(1600), &side(1000));
+        let routes = [
+            route("a|<b>\u{1b}[31m", compared(&side(1600), &side(1000))),
+            route("idle", compared(&Value::Null, &Value::Null)),
+        ];
+        let pool = json!({
+            "name": "php", "kind": "php", "connections": 8, "in_use": 3, "waiting": 0, "cpu_seconds": 12.34,
+            "memory_bytes": 7 << 20, "saturation_seconds": 1200,
+        });
+        let about = json!({
+            "window": "1h", "latency": "total", "generation": 7, "at": "2026-01-02T04:04:05Z", "routes": routes,
+            "upstreams": [pool],
+        });
+        report.as_object_mut().unwrap().extend(about.as_object().unwrap().clone());
+        serde_json::from_value(report).unwrap()
+    }
+
+    fn written() -> Page {
+        page(&report(), Question { window: Window::Hour, latency: Latency::Total })
+    }
+
+    #[test]
+    fn the_markdown_says_the_window_the_counts_and_how_sure_it_is() {
+        let text = written().markdown();
+        for part in [
+            "# Legacy and new, compared\n",
+            "The hour up to 2026-01-02T04:04:05Z; times are from a request's head to its answer's last byte. Table generation 7.",
+            "- P50: new is faster, ▼ 0.25× (0.24 to 0.26×).",
+            "- P99: not enough yet: needs 368 requests.",
+            "- Errors: new has fewer, -0.20 points (-0.40 to -0.10).",
+            "| Requests | 1,600 | 1,000 |  |",
+            "| Memory | 7.00 MiB | 7.00 MiB |  |",
+            "| a\\|\\<b\\>\u{fffd}\\[31m | new since 2026-01-02T03:04:05Z | 1,600 / 1,000 |",
+            "Without a request in this time: idle.",
+            "| php | php | 3 of 8 | 0 | 12.3 s | 7.00 MiB | 20 min |",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_html_needs_nothing_else_and_runs_nothing() {
+        let text = written().html();
+        assert!(text.starts_with("<!doctype html>\n<html lang=\"en\">"), "{text}");
+        assert!(text.contains("<th scope=\"row\">a|&lt;b&gt;\u{fffd}[31m</th>"), "{text}");
+        for foreign in ["<script", "http://", "https://", "src=", "url(", "@import"] {
+            assert!(!text.contains(foreign), "{foreign}");
+        }
+    }
+}
