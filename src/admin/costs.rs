@@ -14,7 +14,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::route::{LiveTable, Place, RouteTable};
 use crate::telemetry::{self, FORECAST_MINUTES, RouteStats, SLICE, Side, Telemetry};
 use crate::upstream::Target;
-use crate::upstream::fastcgi::local::Processes;
+use crate::upstream::fastcgi::Php;
+use crate::upstream::fastcgi::local::{Cost, Processes};
 
 /// How often it is looked at how many processes are wanted.
 const LOOK: Duration = Duration::from_millis(250);
@@ -117,6 +118,11 @@ struct Demand {
 }
 
 impl Demand {
+    /// Whether its first slice is not over.
+    fn is_new(&self) -> bool {
+        self.slices.is_empty() && self.minutes.is_empty()
+    }
+
     /// Ends the slice, in which requests were served for `worked` in sum.
     ///
     /// By Little's law that is what the pool was wanted for as well. The looks see what holds a process longer than
@@ -178,9 +184,9 @@ impl Watch {
                 continue;
             }
             seen = php.name();
-            if let Some(Watched { demand, .. }) = self.0.get_mut(seen) {
-                demand.sum += php.connections().in_use + php.waiting();
-                demand.looks += 1;
+            match self.0.get_mut(seen) {
+                Some(watched) => watched.look(php),
+                None => self.0.entry(seen.to_owned()).or_default().look(php),
             }
         }
     }
@@ -213,16 +219,33 @@ impl Watch {
 }
 
 impl Watched {
+    fn look(&mut self, php: &Php) {
+        self.demand.sum += php.connections().in_use + php.waiting();
+        self.demand.looks += 1;
+        // What processes spend counts from the moment they are found: one more slice, and much of a first load is missed.
+        if self.demand.is_new() && !self.processes(php).is_some_and(|processes| processes.are_found()) {
+            self.cost(php);
+        }
+    }
+
+    fn processes(&mut self, php: &Php) -> Option<&mut Processes> {
+        let address = &php.settings().address;
+        if !self.processes.as_ref().is_some_and(|processes| processes.is_of(address)) {
+            (self.processes, self.read) = (Processes::of(address), Duration::ZERO);
+        }
+        self.processes.as_mut()
+    }
+
+    fn cost(&mut self, php: &Php) -> Option<Cost> {
+        self.processes(php).and_then(Processes::look)
+    }
+
     fn end_slice(&mut self, serving: &Serving<'_>) -> PlaceCost {
         match &serving.place.target {
             Target::Php(php) => {
-                let settings = php.settings();
-                if !self.processes.as_ref().is_some_and(|processes| processes.is_of(&settings.address)) {
-                    (self.processes, self.read) = (Processes::of(&settings.address), Duration::ZERO);
-                }
                 self.demand.end_slice(serving.worked());
-                let cost = self.processes.as_mut().and_then(Processes::look);
-                let full_in = self.demand.full_in(settings.connections);
+                let cost = self.cost(php);
+                let full_in = self.demand.full_in(php.settings().connections);
                 PlaceCost { cpu: cost.map(|cost| cost.cpu), memory: cost.map(|cost| cost.memory), full_in }
             }
             Target::Handler(handler) => PlaceCost { cpu: Some(handler.busy()), ..PlaceCost::default() },
