@@ -132,7 +132,12 @@ fn notes<'m>(model: &'m Model, look: Look, now: Timestamp) -> Vec<Line<'m>> {
     let mut notes = Vec::new();
     if let Some(why) = &model.lost {
         let age = model.age(now).map(|age| format!("; these figures are {} old", words::span(age.unsigned_abs())));
-        notes.push(Line::styled(format!("{why}{}. Trying again.", age.unwrap_or_default()), look.bad.patch(STRONG)));
+        let told = if matches!(model.mode, Mode::Token { .. }) {
+            why.clone()
+        } else {
+            format!("{why}{}. Trying again.", age.unwrap_or_default())
+        };
+        notes.push(Line::styled(told, look.bad.patch(STRONG)));
     }
     if let Some(Rejected { faults }) = model.told.as_ref().and_then(|told| told.rejected.as_ref()) {
         let kept = "The file was refused; the table before it stays in force.";
@@ -396,17 +401,17 @@ f flip  / filter  ←→ sort  r reverse  w window  l latency  ? help  q quit";
         }
         press(&mut model, KeyCode::Char('y'));
         assert!(lines(&model, [100, 24]).join("\n").contains("Under way…"));
-        model.refused("/srv/routes.toml has changed since you looked".to_owned(), false);
+        model.refused("/srv/routes.toml has changed since you looked".to_owned());
         assert!(lines(&model, [100, 24]).join("\n").contains("has changed since you looked"));
     }
 
     #[test]
     fn a_token_is_never_shown() {
         let mut model = model();
-        model.turned_away("send the admin token".to_owned());
+        model.turned_away();
         "secret-0123456789".chars().for_each(|key| drop(press(&mut model, KeyCode::Char(key))));
         let shown = lines(&model, [100, 24]).join("\n");
-        assert!(shown.contains("send the admin token") && shown.contains("•••••"), "{shown}");
+        assert!(shown.contains("The token is not right.") && shown.contains("•••••"), "{shown}");
         assert!(!shown.contains("secret"), "{shown}");
     }
 
