@@ -64,7 +64,8 @@ pub(super) fn render(frame: &mut Frame<'_>, model: &Model, look: Look, now: Time
     let area = frame.area();
     let notes = notes(model, look, now);
     let room = area.height.saturating_sub(HEAD + FEW + 2);
-    let notes_height = u16::try_from(notes.len()).unwrap_or(u16::MAX).min(room);
+    // However low the terminal is: that nothing is heard any more is told.
+    let notes_height = u16::try_from(notes.len()).unwrap_or(u16::MAX).min(room.max(1));
     let detail = detail(model, look);
     let detail_height = u16::try_from(detail.len()).unwrap_or(u16::MAX);
     let detail_height = if detail_height + 1 + notes_height <= room { detail_height + 1 } else { 0 };
@@ -142,8 +143,8 @@ fn notes<'m>(model: &'m Model, look: Look, now: Timestamp) -> Vec<Line<'m>> {
     if let Some(Rejected { faults }) = model.told.as_ref().and_then(|told| told.rejected.as_ref()) {
         let kept = "The file was refused; the table before it stays in force.";
         notes.push(Line::styled(kept, look.bad.patch(STRONG)));
-        notes.extend(faults.iter().take(FAULTS).map(|line| Line::raw(line.as_str())));
-        if faults.len() > FAULTS {
+        notes.extend(faults.lines().take(FAULTS).map(Line::raw));
+        if faults.lines().count() > FAULTS {
             notes.push(Line::styled("… `strangler check` shows all of it", FAINT));
         }
     }
@@ -274,7 +275,7 @@ fn ask<'m>(flip: &'m Flip, file: &'m str, look: Look) -> Vec<Line<'m>> {
         Line::default(),
     ];
     if let Some(problem) = problem {
-        lines.extend(problem.split('\u{fffd}').map(|line| Line::styled(line, look.bad.patch(STRONG))));
+        lines.extend(problem.lines().map(|line| Line::styled(line, look.bad.patch(STRONG))));
         lines.push(Line::default());
     }
     match token {
@@ -401,8 +402,12 @@ f flip  / filter  ←→ sort  r reverse  w window  l latency  ? help  q quit";
         }
         press(&mut model, KeyCode::Char('y'));
         assert!(lines(&model, [100, 24]).join("\n").contains("Under way…"));
-        model.refused("/srv/routes.toml has changed since you looked".to_owned());
-        assert!(lines(&model, [100, 24]).join("\n").contains("has changed since you looked"));
+        model.refused("the file would not load\nroutes.toml:3:1: no\n    ^^^".to_owned());
+        let shown = lines(&model, [100, 24]).join("\n");
+        assert!(
+            ["the file would not load", "routes.toml:3:1: no", "    ^^^"].iter().all(|line| shown.contains(line)),
+            "{shown}"
+        );
     }
 
     #[test]
@@ -434,6 +439,7 @@ f flip  / filter  ←→ sort  r reverse  w window  l latency  ? help  q quit";
         ] {
             assert!(shown.contains(part), "{part}\n{shown}");
         }
+        assert!(drawn(&model, [60, 6], true, later).to_string().contains("no gateway answers at"));
     }
 
     #[test]
