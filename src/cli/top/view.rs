@@ -22,7 +22,7 @@ const HEAD: u16 = 2;
 /// Fewer rows of the table than this, and what is around it goes.
 const FEW: u16 = 6;
 
-pub(super) const KEYS: &str = "f flip  / filter  ←→ sort  r reverse  w window  l latency  ? help  q quit";
+const KEYS: &str = "f flip  / filter  ←→ sort  r reverse  w window  l latency  ? help  q quit";
 
 const HELP: &str = "\
 ↑ ↓ k j PageUp PageDown Home End   choose a route
@@ -114,9 +114,10 @@ fn counted(model: &Model) -> String {
         return String::new();
     }
     let (all, found) = (model.rows().len(), model.order.len());
-    let of = if found == all { words::count(all as u64) } else { format!("{found} of {}", words::count(all as u64)) };
+    let counted = |count: usize| words::count(count as u64);
+    let of = if found == all { counted(all) } else { format!("{} of {}", counted(found), counted(all)) };
     let serving =
-        |side: &str| (0..found).filter(|place| model.row(*place).is_some_and(|row| row.serve == side)).count();
+        |side: &str| counted((0..found).filter_map(|place| model.row(place)).filter(|row| row.serve == side).count());
     let routes = if all == 1 { "route" } else { "routes" };
     let mut text = format!("{of} {routes}: {} on new, {} on legacy", serving("new"), serving("legacy"));
     if let Some(Sort { column, down }) = &model.sort {
@@ -380,7 +381,7 @@ f flip  / filter  ←→ sort  r reverse  w window  l latency  ? help  q quit";
             press(&mut model, KeyCode::PageDown);
         }
         let shown = lines(&model, [80, 24]).join("\n");
-        assert!(shown.contains("route-500") && shown.contains("1,000 routes"), "{shown}");
+        assert!(shown.contains("route-500") && shown.contains("1,000 routes: 0 on new, 1,000 on legacy"), "{shown}");
         press(&mut model, KeyCode::End);
         let shown = lines(&model, [80, 24]).join("\n");
         assert!(shown.contains("route-999") && !shown.contains("route-900"), "{shown}");
