@@ -3,6 +3,8 @@
 use std::process::Command;
 
 use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Response, Uri};
 use axum::routing::get;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -38,9 +40,9 @@ fn url(gateway: &Gateway) -> String {
     format!("http://{}", gateway.admin())
 }
 
-fn top(gateway: &Gateway, token: Option<&str>, size: [u16; 2]) -> Terminal {
+fn top(admin: &str, token: Option<&str>, size: [u16; 2]) -> Terminal {
     let mut command = Command::new(binary());
-    command.args(["top", "--admin", &url(gateway)]);
+    command.args(["top", "--admin", admin]);
     if let Some(token) = token {
         command.env("STRANGLER_ADMIN_TOKEN", token);
     }
@@ -50,7 +52,7 @@ fn top(gateway: &Gateway, token: Option<&str>, size: [u16; 2]) -> Terminal {
 #[tokio::test]
 async fn an_operator_watches_and_flips_in_the_terminal() {
     let (gateway, _sides) = two_sided().await;
-    let mut top = top(&gateway, Some(gateway.admin_token()), WIDE);
+    let mut top = top(&url(&gateway), Some(gateway.admin_token()), WIDE);
     top.until("live").await;
     top.until("2 routes: 0 on new, 2 on legacy").await;
     for _ in 0..20 {
@@ -123,12 +125,12 @@ async fn a_gateway_that_is_silent_or_gone_is_told(gateway: &Gateway, top: &Termi
 #[tokio::test]
 async fn a_token_is_typed_unseen_and_a_signal_gives_the_terminal_back() {
     let (gateway, _sides) = two_sided().await;
-    let mut top = top(&gateway, None, WIDE);
+    let mut top = top(&url(&gateway), None, WIDE);
     top.until("live").await;
     top.keys("f");
     top.until("Admin token").await;
     top.keys("0123456789abcdef\r");
-    top.until("send the admin token").await;
+    top.until("The token is not right.").await;
     top.keys(gateway.admin_token());
     top.until("••••••••••••••••••••••••••••••••").await;
     assert!(!top.text().contains(gateway.admin_token()));
@@ -136,6 +138,70 @@ async fn a_token_is_typed_unseen_and_a_signal_gives_the_terminal_back() {
     top.until("cart: legacy → new").await;
     assert!(gateway.read_table().contains("serve = \"new\" # mine"));
     top.signal(Signal::TERM);
+    assert_eq!(top.end().await.code(), Some(0));
+}
+
+/// The port as it is on an address that other machines reach: there it takes the token for reading as well.
+async fn far_away(gateway: &Gateway) -> Service {
+    let (port, token) = (url(gateway), format!("Bearer {}", gateway.admin_token()));
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let answer = move |uri: Uri, headers: HeaderMap| {
+        let has_token = headers.get("authorization").is_some_and(|said| said.as_bytes() == token.as_bytes());
+        let asked = client.get(format!("{port}{uri}"));
+        async move {
+            let (status, body) = match has_token {
+                true => (200, Body::from_stream(asked.send().await.expect("an answer").bytes_stream())),
+                false => (401, Body::from(r#"{"code": 40101, "message": "send the admin token", "data": null}"#)),
+            };
+            Response::builder().status(status).body(body).expect("an answer")
+        }
+    };
+    service(Router::new().fallback(get(answer))).await
+}
+
+#[tokio::test]
+async fn where_reading_takes_the_token_it_is_asked_for_and_scripts_bring_it() {
+    let (gateway, _sides) = two_sided().await;
+    let far = far_away(&gateway).await;
+    let script = |token: Option<&str>| {
+        let mut command = tokio::process::Command::new(binary());
+        command.args(["top", "--once", "--admin", far.url()]).envs(token.map(|token| ("STRANGLER_ADMIN_TOKEN", token)));
+        async move {
+            let output = command.output().await.expect("it runs");
+            (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+        }
+    };
+    assert_eq!(script(None).await, (Some(1), String::new(), "strangler: send the admin token\n".to_owned()));
+    let (code, text, err) = script(Some(gateway.admin_token())).await;
+    assert!(code == Some(0) && text.contains("cart"), "{text}{err}");
+    assert_eq!(script(Some("short")).await.0, Some(2));
+
+    let mut top = top(far.url(), None, WIDE);
+    top.until("Admin token").await;
+    top.keys("0123456789abcdef\r");
+    top.until("The token is not right.").await;
+    top.keys(&format!("{}\r", gateway.admin_token()));
+    top.until("live").await;
+    top.until("2 routes").await;
+    top.keys("\u{3}");
+    assert_eq!(top.end().await.code(), Some(0), "Ctrl-C quits");
+}
+
+#[tokio::test]
+async fn a_thousand_routes_are_walked_through_with_the_keys() {
+    let one = service(Router::new().fallback(get(|| async { "legacy" }))).await;
+    let routes = (0..1000).map(|n| format!("[[route]]\nname = 'r{n:03}'\npath = '/r{n:03}'\nlegacy = \"one\"\n"));
+    let gateway = gateway().toml(upstream("one", &[one.url()], "")).toml(routes.collect::<String>()).start().await;
+    let mut top = top(&url(&gateway), None, [80, 24]);
+    top.until("1,000 routes").await;
+    assert!(top.line("r000").is_some() && top.line("r100").is_none());
+    top.keys("\u{1b}[F");
+    top.until("r999").await;
+    top.keys("/r5 r50");
+    top.until("10 of 1,000 routes").await;
+    top.keys("\r\u{1b}[D\u{1b}[Dr");
+    top.until("sorted by P50 new÷legacy").await;
+    top.keys("q");
     assert_eq!(top.end().await.code(), Some(0));
 }
 

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::told::{Comparison, Flipped, plain};
+use super::told::{Comparison, Flipped, plain_lines};
 use super::{FAULTY, complain, faulty};
 use crate::admin::{Question, Token};
 use crate::config;
@@ -190,7 +190,7 @@ impl Port {
         let status = response.status();
         let told = Limited::new(response.into_body(), LARGEST).collect().await;
         let told: Option<Value> = told.ok().and_then(|told| serde_json::from_slice(&told.to_bytes()).ok());
-        let message = told.as_ref().and_then(|told| told.get("message")?.as_str()).map(plain);
+        let message = told.as_ref().and_then(|told| told.get("message")?.as_str()).map(plain_lines);
         Err(Unheard::Refused { status, message: message.unwrap_or_else(|| format!("{} answers {status}", at())) })
     }
 }

@@ -115,7 +115,7 @@ pub(super) struct Loaded {
 pub(super) struct Rejected {
     /// All faults of the file.
     #[serde(deserialize_with = "lines")]
-    pub(super) faults: Vec<String>,
+    pub(super) faults: String,
 }
 
 /// The table in force.
@@ -189,6 +189,11 @@ pub(super) fn plain(text: &str) -> String {
     text.chars().map(|letter| if steers(letter) { char::REPLACEMENT_CHARACTER } else { letter }).collect()
 }
 
+/// A text of several lines, such as a file's faults, each of them plain.
+pub(super) fn plain_lines(text: &str) -> String {
+    text.lines().map(plain).collect::<Vec<_>>().join("\n")
+}
+
 fn text<'de, D: Deserializer<'de>>(told: D) -> Result<String, D::Error> {
     String::deserialize(told).map(|text| plain(&text))
 }
@@ -197,8 +202,8 @@ fn text_or_none<'de, D: Deserializer<'de>>(told: D) -> Result<Option<String>, D:
     Option::<String>::deserialize(told).map(|text| text.as_deref().map(plain))
 }
 
-fn lines<'de, D: Deserializer<'de>>(told: D) -> Result<Vec<String>, D::Error> {
-    String::deserialize(told).map(|text| text.lines().map(plain).collect())
+fn lines<'de, D: Deserializer<'de>>(told: D) -> Result<String, D::Error> {
+    String::deserialize(told).map(|text| plain_lines(&text))
 }
 
 fn texts<'de, D: Deserializer<'de>>(told: D) -> Result<Vec<String>, D::Error> {
@@ -217,6 +222,6 @@ mod tests {
     fn what_would_steer_a_terminal_is_taken_out() {
         assert_eq!(plain("/a\u{1b}[2J\u{9b}31m\r\n\u{7f}/é/\u{202e}x"), "/a�[2J�31m���/é/�x");
         let rejected: Rejected = serde_json::from_str(r#"{"faults": "one\u001b[0m\n  two"}"#).unwrap();
-        assert_eq!(rejected.faults, ["one�[0m", "  two"]);
+        assert_eq!(rejected.faults, "one�[0m\n  two");
     }
 }

@@ -1,7 +1,5 @@
 //! Numbers and times as people read them, on the dashboard and here alike. What is not known is a dash.
 
-use std::fmt::Write as _;
-
 use jiff::Timestamp;
 
 use super::told::Sure;
@@ -89,15 +87,22 @@ pub(super) fn ratio(value: Option<f64>, sure: &Sure) -> String {
     value.map_or_else(|| NONE.to_owned(), |value| format!("{sign} {}", times(value)))
 }
 
-/// The same with its interval, or with what is missing.
-pub(super) fn ratio_at_length(value: Option<f64>, sure: &Sure) -> String {
-    let mut text = ratio(value, sure);
-    if let Some((low, high)) = sure.interval() {
-        let _ = write!(text, " ({} to {})", times(low).trim_end_matches('×'), times(high));
-    } else if let (Some(value), Some(reason)) = (value, &sure.reason) {
-        let _ = write!(text, " ({}; {reason})", times(value));
+/// The same with the range that holds the truth.
+pub(super) fn ratio_with_range(value: Option<f64>, sure: &Sure) -> String {
+    let ratio = ratio(value, sure);
+    match sure.interval() {
+        Some((low, high)) => format!("{ratio} ({} to {})", times(low).trim_end_matches('×'), times(high)),
+        None => ratio,
     }
-    text
+}
+
+/// The same with what is missing where there is no range.
+pub(super) fn ratio_at_length(value: Option<f64>, sure: &Sure) -> String {
+    let ratio = ratio_with_range(value, sure);
+    match (value, &sure.reason) {
+        (Some(value), Some(reason)) => format!("{ratio} ({}; {reason})", times(value)),
+        _ => ratio,
+    }
 }
 
 #[cfg(test)]
@@ -124,7 +129,7 @@ mod tests {
         assert_eq!(ratio(Some(0.25), &faster), "▼ 0.25×");
         assert_eq!(ratio_at_length(Some(0.25), &faster), "▼ 0.25× (0.24 to 0.26×)");
         let few = sure(r#"{"low": null, "high": null, "verdict": "not enough yet", "reason": "needs 368 requests"}"#);
-        assert_eq!(ratio(Some(0.25), &few), NOT_ENOUGH);
+        assert_eq!([ratio(Some(0.25), &few), ratio_with_range(Some(0.25), &few)], [NOT_ENOUGH; 2]);
         assert_eq!(ratio_at_length(Some(0.25), &few), "not enough yet (0.25×; needs 368 requests)");
         assert_eq!(ratio_at_length(None, &few), NONE);
     }

@@ -1,6 +1,6 @@
 //! `strangler report`: the comparison as a page to hand on, in Markdown or as HTML that needs nothing else.
 //!
-//! What it says comes from `/api/report`; how a page is written down is [`page`]'s to know. Whoever reads it was not
+//! What it says comes from `/api/report`; how a page is written down is [`mod@page`]'s to know. Whoever reads it was not
 //! there: it says of every number over which time it is and how sure.
 
 mod page;
@@ -134,7 +134,8 @@ fn concluded(sure: &Sure, figure: &str) -> String {
 
 /// The difference of two error rates: of rates that may be 0 there is no ratio.
 fn points(sure: &Sure) -> String {
-    let points = |value: f64| format!("{:+.2}", value * 100.0);
+    // The zero that is added takes the sign from a zero.
+    let points = |value: f64| format!("{:+.2}", value * 100.0 + 0.0);
     match (sure.difference, sure.interval()) {
         (Some(difference), Some((low, high))) => {
             format!("{} points ({} to {})", points(difference), points(low), points(high))
@@ -149,7 +150,7 @@ fn over_all(all: &Compared) -> Block {
         let side = |side: &Option<Figures>| side.as_ref().map_or_else(|| words::NONE.to_owned(), of);
         vec![name.to_owned(), side(&all.sides.legacy), side(&all.sides.new), compared]
     };
-    let compared = words::ratio_at_length;
+    let compared = words::ratio_with_range;
     let none = String::new;
     Block::Table {
         head: ["", "Legacy", "New", "New ÷ legacy"].map(str::to_owned).to_vec(),
@@ -190,8 +191,8 @@ fn by_route(rows: &[&Row]) -> Block {
             pair(&|side| words::millis(side.p99_ms)),
             pair(&|side| words::share(Some(side.error_rate))),
             pair(&|side| words::millis(side.cpu_ms_per_request)),
-            words::ratio_at_length(ratio.p50, &confidence.p50),
-            words::ratio_at_length(ratio.p99, &confidence.p99),
+            words::ratio_with_range(ratio.p50, &confidence.p50),
+            words::ratio_with_range(ratio.p99, &confidence.p99),
         ]
     };
     let head = titles.into_iter().chain(ratios).map(str::to_owned).collect();

@@ -31,9 +31,9 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem
 h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid color-mix(in srgb, currentColor 25%, transparent); padding: .3rem .7rem; text-align: right; }
+th, td { border-bottom: 1px solid color-mix(in srgb, currentColor 25%, transparent); padding: .3rem .7rem; text-align: right; white-space: nowrap; }
 thead th { vertical-align: bottom; } tbody th { font-weight: 600; }
-.left, tbody th { text-align: left; overflow-wrap: anywhere; }
+.left, tbody th { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 7rem; }
 @media print { body { font-size: 10px; margin: 0; max-width: none; } .wide { overflow: visible; } }
 ";
 

@@ -12,6 +12,8 @@ use crate::telemetry::{Latency, Window};
 
 /// Events come every second: after so long without one, what is shown is old.
 const STALE_SECONDS: i64 = 4;
+/// What the port says of a wrong token is meant for programs.
+const WRONG: &str = "The token is not right. Enter the present one.";
 /// Rows that a page key goes.
 const PAGE: usize = 10;
 
@@ -152,7 +154,9 @@ impl Model {
     }
 
     /// Reading takes another token than is known.
-    pub(super) fn turned_away(&mut self, why: String) {
+    pub(super) fn turned_away(&mut self) {
+        let why = if self.has_token { WRONG } else { "Who reads here from another machine has the admin token." };
+        let why = why.to_owned();
         self.has_token = false;
         self.lost = Some(why.clone());
         if !matches!(self.mode, Mode::Token { .. }) {
@@ -173,16 +177,21 @@ impl Model {
         }
     }
 
-    /// The flip is not done; `unknown`: for want of the right token.
-    pub(super) fn refused(&mut self, why: String, unknown: bool) {
-        self.has_token &= !unknown;
+    /// The token that was sent with a flip is not the right one.
+    pub(super) fn mistaken(&mut self) {
+        self.has_token = false;
+        if let Mode::Flip(flip) = &mut self.mode {
+            flip.token = Some(String::new());
+        }
+        self.refused(WRONG.to_owned());
+    }
+
+    /// The flip is not done, for this reason.
+    pub(super) fn refused(&mut self, why: String) {
         match &mut self.mode {
             Mode::Flip(flip) => {
                 flip.ordered = false;
                 flip.problem = Some(why);
-                if unknown {
-                    flip.token = Some(String::new());
-                }
             }
             _ => self.said = Some(why),
         }
@@ -448,7 +457,7 @@ mod tests {
         assert_eq!((flip.to.as_str(), flip.place.as_str(), flip.seen.as_deref()), ("new", "orders", Some("1f")));
         assert_eq!(press(&mut model, KeyCode::Char('y')), None, "it is ordered once");
 
-        model.refused("routes.toml has changed".to_owned(), false);
+        model.refused("routes.toml has changed".to_owned());
         let Mode::Flip(flip) = &model.mode else { panic!("the reason is shown") };
         assert_eq!(flip.problem.as_deref(), Some("routes.toml has changed"));
         press(&mut model, KeyCode::Char('n'));
@@ -467,12 +476,12 @@ mod tests {
         "0123456789abcdef".chars().for_each(|key| drop(press(&mut model, KeyCode::Char(key))));
         let wish = press(&mut model, KeyCode::Enter);
         assert_eq!(wish, Some(Wish::Flip(Token::chosen("0123456789abcdef"))));
-        model.refused("no".to_owned(), true);
+        model.mistaken();
         let Mode::Flip(Flip { token, .. }) = &model.mode else { panic!() };
         assert_eq!(token.as_deref(), Some(""), "the right one is asked for");
         press(&mut model, KeyCode::Esc);
 
-        model.turned_away("send the admin token".to_owned());
+        model.turned_away();
         "0123456789abcdef".chars().for_each(|key| drop(press(&mut model, KeyCode::Char(key))));
         assert!(matches!(press(&mut model, KeyCode::Enter), Some(Wish::Token(_))));
     }

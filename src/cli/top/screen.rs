@@ -108,10 +108,11 @@ fn hear(model: &mut Model, heard: Heard) {
     match heard {
         Heard::Event(told) => model.heard(*told, Timestamp::now()),
         Heard::Table(table) => model.learned(*table),
-        Heard::Lost(why) if is_for_want_of_the_token(&why) => model.turned_away(why.to_string()),
+        Heard::Lost(why) if is_for_want_of_the_token(&why) => model.turned_away(),
         Heard::Lost(why) => model.lost(with_causes(&why)),
         Heard::Flipped(Ok(done)) => model.flipped(&done),
-        Heard::Flipped(Err(why)) => model.refused(with_causes(&why), is_for_want_of_the_token(&why)),
+        Heard::Flipped(Err(why)) if is_for_want_of_the_token(&why) => model.mistaken(),
+        Heard::Flipped(Err(why)) => model.refused(with_causes(&why)),
     }
 }
 

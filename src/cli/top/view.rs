@@ -22,7 +22,7 @@ const HEAD: u16 = 2;
 /// Fewer rows of the table than this, and what is around it goes.
 const FEW: u16 = 6;
 
-pub(super) const KEYS: &str = "f flip  / filter  ←→ sort  r reverse  w window  l latency  ? help  q quit";
+const KEYS: &str = "f flip  / filter  ←→ sort  r reverse  w window  l latency  ? help  q quit";
 
 const HELP: &str = "\
 ↑ ↓ k j PageUp PageDown Home End   choose a route
@@ -64,7 +64,8 @@ pub(super) fn render(frame: &mut Frame<'_>, model: &Model, look: Look, now: Time
     let area = frame.area();
     let notes = notes(model, look, now);
     let room = area.height.saturating_sub(HEAD + FEW + 2);
-    let notes_height = u16::try_from(notes.len()).unwrap_or(u16::MAX).min(room);
+    // However low the terminal is: that nothing is heard any more is told.
+    let notes_height = u16::try_from(notes.len()).unwrap_or(u16::MAX).min(room.max(1));
     let detail = detail(model, look);
     let detail_height = u16::try_from(detail.len()).unwrap_or(u16::MAX);
     let detail_height = if detail_height + 1 + notes_height <= room { detail_height + 1 } else { 0 };
@@ -113,9 +114,10 @@ fn counted(model: &Model) -> String {
         return String::new();
     }
     let (all, found) = (model.rows().len(), model.order.len());
-    let of = if found == all { words::count(all as u64) } else { format!("{found} of {}", words::count(all as u64)) };
+    let counted = |count: usize| words::count(count as u64);
+    let of = if found == all { counted(all) } else { format!("{} of {}", counted(found), counted(all)) };
     let serving =
-        |side: &str| (0..found).filter(|place| model.row(*place).is_some_and(|row| row.serve == side)).count();
+        |side: &str| counted((0..found).filter_map(|place| model.row(place)).filter(|row| row.serve == side).count());
     let routes = if all == 1 { "route" } else { "routes" };
     let mut text = format!("{of} {routes}: {} on new, {} on legacy", serving("new"), serving("legacy"));
     if let Some(Sort { column, down }) = &model.sort {
@@ -132,13 +134,18 @@ fn notes<'m>(model: &'m Model, look: Look, now: Timestamp) -> Vec<Line<'m>> {
     let mut notes = Vec::new();
     if let Some(why) = &model.lost {
         let age = model.age(now).map(|age| format!("; these figures are {} old", words::span(age.unsigned_abs())));
-        notes.push(Line::styled(format!("{why}{}. Trying again.", age.unwrap_or_default()), look.bad.patch(STRONG)));
+        let told = if matches!(model.mode, Mode::Token { .. }) {
+            why.clone()
+        } else {
+            format!("{why}{}. Trying again.", age.unwrap_or_default())
+        };
+        notes.push(Line::styled(told, look.bad.patch(STRONG)));
     }
     if let Some(Rejected { faults }) = model.told.as_ref().and_then(|told| told.rejected.as_ref()) {
         let kept = "The file was refused; the table before it stays in force.";
         notes.push(Line::styled(kept, look.bad.patch(STRONG)));
-        notes.extend(faults.iter().take(FAULTS).map(|line| Line::raw(line.as_str())));
-        if faults.len() > FAULTS {
+        notes.extend(faults.lines().take(FAULTS).map(Line::raw));
+        if faults.lines().count() > FAULTS {
             notes.push(Line::styled("… `strangler check` shows all of it", FAINT));
         }
     }
@@ -269,7 +276,7 @@ fn ask<'m>(flip: &'m Flip, file: &'m str, look: Look) -> Vec<Line<'m>> {
         Line::default(),
     ];
     if let Some(problem) = problem {
-        lines.extend(problem.split('\u{fffd}').map(|line| Line::styled(line, look.bad.patch(STRONG))));
+        lines.extend(problem.lines().map(|line| Line::styled(line, look.bad.patch(STRONG))));
         lines.push(Line::default());
     }
     match token {
@@ -374,7 +381,7 @@ f flip  / filter  ←→ sort  r reverse  w window  l latency  ? help  q quit";
             press(&mut model, KeyCode::PageDown);
         }
         let shown = lines(&model, [80, 24]).join("\n");
-        assert!(shown.contains("route-500") && shown.contains("1,000 routes"), "{shown}");
+        assert!(shown.contains("route-500") && shown.contains("1,000 routes: 0 on new, 1,000 on legacy"), "{shown}");
         press(&mut model, KeyCode::End);
         let shown = lines(&model, [80, 24]).join("\n");
         assert!(shown.contains("route-999") && !shown.contains("route-900"), "{shown}");
@@ -396,17 +403,21 @@ f flip  / filter  ←→ sort  r reverse  w window  l latency  ? help  q quit";
         }
         press(&mut model, KeyCode::Char('y'));
         assert!(lines(&model, [100, 24]).join("\n").contains("Under way…"));
-        model.refused("/srv/routes.toml has changed since you looked".to_owned(), false);
-        assert!(lines(&model, [100, 24]).join("\n").contains("has changed since you looked"));
+        model.refused("the file would not load\nroutes.toml:3:1: no\n    ^^^".to_owned());
+        let shown = lines(&model, [100, 24]).join("\n");
+        assert!(
+            ["the file would not load", "routes.toml:3:1: no", "    ^^^"].iter().all(|line| shown.contains(line)),
+            "{shown}"
+        );
     }
 
     #[test]
     fn a_token_is_never_shown() {
         let mut model = model();
-        model.turned_away("send the admin token".to_owned());
+        model.turned_away();
         "secret-0123456789".chars().for_each(|key| drop(press(&mut model, KeyCode::Char(key))));
         let shown = lines(&model, [100, 24]).join("\n");
-        assert!(shown.contains("send the admin token") && shown.contains("•••••"), "{shown}");
+        assert!(shown.contains("The token is not right.") && shown.contains("•••••"), "{shown}");
         assert!(!shown.contains("secret"), "{shown}");
     }
 
@@ -429,6 +440,7 @@ f flip  / filter  ←→ sort  r reverse  w window  l latency  ? help  q quit";
         ] {
             assert!(shown.contains(part), "{part}\n{shown}");
         }
+        assert!(drawn(&model, [60, 6], true, later).to_string().contains("no gateway answers at"));
     }
 
     #[test]
