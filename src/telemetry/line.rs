@@ -339,7 +339,7 @@ fn append_escape(out: &mut Vec<u8>, control: char) {
     out.extend([digit(code >> 4), digit(code)]);
 }
 
-fn append_number(out: &mut Vec<u8>, number: u64) {
+pub(super) fn append_number(out: &mut Vec<u8>, number: u64) {
     let mut digits = [0; 20];
     let mut rest = number;
     let mut length = 0;

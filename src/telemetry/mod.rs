@@ -18,8 +18,10 @@ mod line;
 mod metrics;
 #[cfg(test)]
 mod observability;
+mod protobuf;
 mod readiness;
 mod slowest;
+mod text;
 mod trace;
 mod window;
 
