@@ -5,6 +5,7 @@
 //! [`super::protobuf`].
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::counters::{
@@ -31,14 +32,20 @@ const SERVES: [&str; 2] = ["legacy", "new"];
 /// Clock ticks of `/proc/self/stat` per second: part of Linux' interface on every machine we run on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// Sides read, or samples written, in a row: some tenths of a millisecond.
+const COURTESY: usize = 64;
+
 impl Telemetry {
     /// All metrics in one of the formats.
     pub(crate) fn metrics(&self, gauges: Gauges, format: Format) -> Vec<u8> {
-        let mut writer = Writer { out: Vec::new(), format };
+        // A scrape is about as long as the one before: a buffer that grows would be copied again and again.
+        let room = self.scraped.load(Ordering::Relaxed);
+        let mut writer = Writer { out: Vec::with_capacity(room + room / 16), format };
         Reading::take(self, gauges, format, Instant::now()).write(&mut writer);
         if format == Format::OpenMetrics {
             writer.out.extend_from_slice(b"# EOF\n");
         }
+        self.scraped.store(writer.out.len(), Ordering::Relaxed);
         writer.out
     }
 }
@@ -56,13 +63,24 @@ impl Writer {
         metric: &Metric,
         samples: impl IntoIterator<Item = (Labels<'a, N>, Value<'a>)>,
     ) {
-        let samples = samples.into_iter();
+        let samples = courteously(samples.into_iter());
         match self.format {
             Format::Prometheus => text::append(&mut self.out, metric, samples, false),
             Format::OpenMetrics => text::append(&mut self.out, metric, samples, true),
             Format::Protobuf => protobuf::append(&mut self.out, metric, samples),
         }
     }
+}
+
+/// The same, but every now and then the processor is offered to a worker that waits for it: where all are busy, a
+/// scrape would else keep it for as long as the scheduler lets it, which is some milliseconds.
+fn courteously<T>(items: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+    items.enumerate().map(|(n, item)| {
+        if n % COURTESY == COURTESY - 1 {
+            std::thread::yield_now();
+        }
+        item
+    })
 }
 
 /// Everything that is written, read at one moment.
@@ -135,7 +153,7 @@ impl SideReading {
 impl Reading {
     fn take(telemetry: &Telemetry, gauges: Gauges, format: Format, now: Instant) -> Self {
         let mut sides = Vec::new();
-        for route in telemetry.routes() {
+        for route in courteously(telemetry.routes().into_iter()) {
             sides.extend(Side::ALL.into_iter().filter_map(|side| SideReading::take(&route, side, format, now)));
         }
         let upstreams = telemetry.upstreams().into_iter().map(|upstream| {

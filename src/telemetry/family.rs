@@ -4,10 +4,11 @@
 //! Pure. Written here since the client library takes neither exemplars nor summaries that it did not gather
 //! itself; and small, since a scrape of a thousand routes holds thousands of them at once.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::counters::Exemplar;
-use super::histogram::Distribution;
+use super::histogram::{BUCKETS, Distribution, middle_of};
 use super::metrics::{BOUNDS, Format};
 
 /// Parts of one doubling in a native histogram, as a power of two: as fine as what is recorded, so
@@ -18,7 +19,7 @@ pub(super) const NATIVE_SCHEMA: i32 = 5;
 pub(super) type Labels<'a, const N: usize> = [(&'static str, &'a str); N];
 
 /// Buckets of a classic histogram, the one without a bound included.
-const BUCKETS: usize = BOUNDS.len() + 1;
+const CLASSIC: usize = BOUNDS.len() + 1;
 
 /// What one sample says.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +35,7 @@ pub(super) enum Value<'a> {
 #[derive(Debug)]
 pub(super) struct Histogram {
     /// How many are in each bucket or in one before it.
-    pub(super) up_to: [u64; BUCKETS],
+    pub(super) up_to: [u64; CLASSIC],
     pub(super) sum: f64,
     /// The native buckets that something fell into, in order: bucket `n` ends at 2^(n/32) seconds.
     pub(super) native: Option<Vec<(i32, u64)>>,
@@ -45,7 +46,7 @@ impl Histogram {
     /// What a distribution says in the buckets of `format`.
     pub(super) fn of(distribution: &Distribution, format: Format) -> Self {
         let (steps, above) = distribution.steps(&BOUNDS);
-        let mut up_to = [0; BUCKETS];
+        let mut up_to = [0; CLASSIC];
         let mut count = 0;
         for (up_to, step) in up_to.iter_mut().zip(steps.into_iter().chain([above])) {
             count += step;
@@ -74,13 +75,22 @@ impl Histogram {
     }
 }
 
+/// The native bucket that each of ours goes into.
+static NATIVE: LazyLock<Vec<i32>> = LazyLock::new(|| {
+    let native = |bucket| {
+        let seconds = Duration::from_nanos(middle_of(bucket)).as_secs_f64();
+        #[expect(clippy::cast_possible_truncation, reason = "the logarithm of a duration is a small number")]
+        let index = (seconds.log2() * f64::from(1 << NATIVE_SCHEMA)).ceil() as i32;
+        index
+    };
+    (0..BUCKETS).map(native).collect()
+});
+
 /// The native buckets that something fell into, in order, and how much: neighbours of ours may share one.
 fn native_buckets(distribution: &Distribution) -> Vec<(i32, u64)> {
     let mut native: Vec<(i32, u64)> = Vec::new();
-    for (middle, count) in distribution.middles() {
-        let parts = f64::from(1 << NATIVE_SCHEMA);
-        #[expect(clippy::cast_possible_truncation, reason = "the logarithm of a duration is a small number")]
-        let index = (middle.as_secs_f64().log2() * parts).ceil() as i32;
+    for (bucket, count) in distribution.filled() {
+        let Some(index) = NATIVE.get(bucket).copied() else { continue };
         match native.last_mut() {
             Some((last, sum)) if *last == index => *sum += count,
             _ => native.push((index, count)),

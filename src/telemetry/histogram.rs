@@ -14,7 +14,7 @@ const PARTS: usize = 32;
 const PARTS_BITS: u32 = 5;
 /// Doublings covered: the last one ends at 2^31 units, more than nine minutes.
 const OCTAVES: usize = 27;
-const BUCKETS: usize = OCTAVES * PARTS;
+pub(super) const BUCKETS: usize = OCTAVES * PARTS;
 /// One unit is 256 ns, fine enough for a value of 10 µs to be told to 1.6 %.
 const UNIT_BITS: u32 = 8;
 
@@ -84,7 +84,7 @@ fn span_of(bucket: usize) -> (u64, u64) {
 }
 
 /// The duration that stands for a bucket: its middle, in nanoseconds.
-fn middle_of(bucket: usize) -> u64 {
+pub(super) fn middle_of(bucket: usize) -> u64 {
     let (start, width) = span_of(bucket);
     start + width / 2
 }
@@ -245,12 +245,8 @@ impl Distribution {
         Packed { bytes: bytes.into(), nanos: self.nanos }
     }
 
-    /// The buckets that something fell into, each as the duration that stands for it.
-    pub(crate) fn middles(&self) -> impl Iterator<Item = (Duration, u64)> {
-        self.filled().map(|(bucket, count)| (Duration::from_nanos(middle_of(bucket)), count))
-    }
-
-    fn filled(&self) -> impl Iterator<Item = (usize, u64)> {
+    /// The buckets that something fell into, in order, by their numbers.
+    pub(super) fn filled(&self) -> impl Iterator<Item = (usize, u64)> {
         let octaves = self.octaves.iter().enumerate().filter_map(|(octave, parts)| Some((octave, parts.as_deref()?)));
         octaves.flat_map(|(octave, parts)| {
             let counts = parts.iter().enumerate().filter(|(_, count)| **count > 0);

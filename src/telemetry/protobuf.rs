@@ -1,7 +1,7 @@
 //! Prometheus' protobuf: messages of `io.prometheus.client`, as far as they are used here, one family after
 //! the other with its length before it. The only form that has native histograms.
 //!
-//! Pure: values in, bytes out. Messages are made and written sample by sample, since a family may have
+//! Pure: values in, bytes out. One sample's message is written and made the next one's, since a family may have
 //! thousands.
 
 use std::time::Duration;
@@ -138,10 +138,11 @@ pub(super) fn append<'a, const N: usize>(
     let head = Family { name: name.to_owned(), help: help.to_owned(), kind: kind.into(), samples: Vec::new() };
     let mut bytes = head.encode_to_vec();
     // A message is its fields one after the other: one with a single sample is what that sample adds to a family.
-    let mut more = Family::default();
+    let mut more = Family { samples: vec![Sample::default()], ..Family::default() };
     for (labels, value) in samples {
-        more.samples.clear();
-        more.samples.push(Sample::of(metric.kind, &labels, value));
+        if let [sample] = &mut *more.samples {
+            sample.say(metric.kind, &labels, value);
+        }
         more.encode_raw(&mut bytes);
     }
     prost::encode_length_delimiter(bytes.len(), out).unwrap_or_default();
@@ -149,47 +150,53 @@ pub(super) fn append<'a, const N: usize>(
 }
 
 impl Sample {
-    fn of(kind: Kind, labels: &[(&'static str, &str)], value: Value<'_>) -> Self {
-        let sample = Self { labels: pairs(labels), ..Self::default() };
+    /// Says this and nothing of what it said before, of which there is the room.
+    fn say(&mut self, kind: Kind, labels: &[(&'static str, &str)], value: Value<'_>) {
+        self.labels.resize_with(labels.len(), Label::default);
+        for (label, (name, value)) in self.labels.iter_mut().zip(labels) {
+            (*name).clone_into(&mut label.name);
+            (*value).clone_into(&mut label.value);
+        }
         match value {
-            Value::Number(value) if kind == Kind::Counter => Self { counter: Some(Number { value }), ..sample },
-            Value::Number(value) => Self { gauge: Some(Number { value }), ..sample },
-            Value::Summary(quantiles, of) => Self { summary: Some(Summary::of(quantiles, of)), ..sample },
-            Value::Histogram(histogram) => Self { histogram: Some(Histogram::of(histogram)), ..sample },
+            Value::Number(value) if kind == Kind::Counter => self.counter = Some(Number { value }),
+            Value::Number(value) => self.gauge = Some(Number { value }),
+            Value::Summary(quantiles, of) => self.summary.get_or_insert_default().say(quantiles, of),
+            Value::Histogram(histogram) => self.histogram.get_or_insert_default().say(histogram),
         }
     }
 }
 
-fn pairs(labels: &[(&'static str, &str)]) -> Vec<Label> {
-    labels.iter().map(|(name, value)| Label { name: (*name).to_owned(), value: (*value).to_owned() }).collect()
-}
-
 impl Summary {
-    fn of(quantiles: &[(f64, Duration)], of: &family::Histogram) -> Self {
+    fn say(&mut self, quantiles: &[(f64, Duration)], of: &family::Histogram) {
+        (self.count, self.sum) = (of.count(), of.sum);
+        self.quantiles.clear();
         let quantiles =
-            quantiles.iter().map(|(quantile, at)| Quantile { quantile: *quantile, value: at.as_secs_f64() }).collect();
-        Self { count: of.count(), sum: of.sum, quantiles }
+            quantiles.iter().map(|(quantile, at)| Quantile { quantile: *quantile, value: at.as_secs_f64() });
+        self.quantiles.extend(quantiles);
     }
 }
 
 impl Histogram {
-    fn of(said: &family::Histogram) -> Self {
-        let bounds = BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
-        let buckets = bounds.zip(said.up_to).enumerate().map(|(bucket, (bound, up_to))| Bucket {
-            up_to,
-            bound,
-            exemplar: said.exemplar(bucket).map(Exemplar::of),
-        });
-        let mut histogram = Self { count: said.count(), sum: said.sum, buckets: buckets.collect(), ..Self::default() };
-        if let Some(native) = &said.native {
-            histogram.add_native(native);
+    fn say(&mut self, of: &family::Histogram) {
+        (self.count, self.sum) = (of.count(), of.sum);
+        if self.buckets.is_empty() {
+            let bounds = BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
+            self.buckets.extend(bounds.map(|bound| Bucket { bound, ..Bucket::default() }));
         }
-        histogram
+        for (n, (bucket, up_to)) in self.buckets.iter_mut().zip(of.up_to).enumerate() {
+            bucket.up_to = up_to;
+            bucket.exemplar = of.exemplar(n).map(Exemplar::of);
+        }
+        if let Some(native) = &of.native {
+            self.say_native(native);
+        }
     }
 
-    fn add_native(&mut self, native: &[(i32, u64)]) {
+    fn say_native(&mut self, native: &[(i32, u64)]) {
         self.schema = NATIVE_SCHEMA;
         self.zero_threshold = NATIVE_ZERO;
+        self.spans.clear();
+        self.deltas.clear();
         let (mut next, mut last) = (0, 0);
         for (index, count) in native {
             let count = i64::try_from(*count).unwrap_or(i64::MAX);
@@ -209,8 +216,8 @@ impl Exemplar {
             seconds: i64::try_from(of.since_epoch.as_secs()).unwrap_or(i64::MAX),
             nanos: i32::try_from(of.since_epoch.subsec_nanos()).unwrap_or_default(),
         };
-        let trace_id = format!("{:032x}", of.trace_id);
-        Self { labels: pairs(&[("trace_id", &trace_id)]), value: of.took.as_secs_f64(), timestamp: Some(timestamp) }
+        let trace_id = Label { name: "trace_id".to_owned(), value: format!("{:032x}", of.trace_id) };
+        Self { labels: vec![trace_id], value: of.took.as_secs_f64(), timestamp: Some(timestamp) }
     }
 }
 
@@ -231,7 +238,9 @@ mod tests {
     }
 
     fn message(of: &Distribution, format: Format) -> Histogram {
-        Histogram::of(&family::Histogram::of(of, format))
+        let mut message = Histogram::default();
+        message.say(&family::Histogram::of(of, format));
+        message
     }
 
     /// Counts by the native bucket's upper bound, as a scraper adds spans and deltas up.
@@ -275,12 +284,13 @@ mod tests {
     #[test]
     fn a_family_is_one_message_of_all_its_samples() {
         let metric = Metric { name: "n_total", kind: Kind::Counter, labels: &["a"], help: "Help" };
-        let samples = [1.0, 2.0].map(|value| ([("a", "b")], Value::Number(value)));
+        let samples = [("long", 1.0), ("b", 2.0)].map(|(label, value)| ([("a", label)], Value::Number(value)));
         let mut out = Vec::new();
         append(&mut out, &metric, samples.into_iter());
         let read = Family::decode_length_delimited(&*out).unwrap();
         assert_eq!((&*read.name, &*read.help, read.kind()), ("n_total", "Help", Kind::Counter));
         let values: Vec<f64> = read.samples.iter().map(|sample| sample.counter.unwrap().value).collect();
-        assert_eq!((values, &read.samples[1].labels), (vec![1.0, 2.0], &pairs(&[("a", "b")])));
+        let label = Label { name: "a".to_owned(), value: "b".to_owned() };
+        assert_eq!((values, &read.samples[1].labels), (vec![1.0, 2.0], &vec![label]));
     }
 }

@@ -4,6 +4,7 @@
 //! Pure: values in, bytes out. A scrape of a thousand routes has more than a hundred thousand lines, so what is
 //! the same in many of them is written out once: a sample's labels, a bucket's bound.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use super::counters::Exemplar;
@@ -25,7 +26,7 @@ pub(super) fn append<'a, const N: usize>(
     };
     let head = format!("# HELP {named} {help}\n# TYPE {named} {}\n", kind.word());
     out.extend_from_slice(head.as_bytes());
-    let mut family = Family { out, name, open_metrics, buckets: Vec::new(), labels: Vec::new() };
+    let mut family = Family { out, name, open_metrics, buckets: Vec::new(), quantiles: Vec::new(), labels: Vec::new() };
     if kind == Kind::Histogram {
         let bounds = BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
         family.buckets = bounds.map(|bound| bounded(name, "_bucket", "le", bound)).collect();
@@ -43,6 +44,8 @@ struct Family<'o> {
     open_metrics: bool,
     /// How the lines of each bucket begin.
     buckets: Vec<String>,
+    /// The same of each quantile that was met.
+    quantiles: Vec<(f64, String)>,
     /// Those of the sample that is written.
     labels: Vec<u8>,
 }
@@ -56,7 +59,7 @@ impl Family<'_> {
             }
             Value::Summary(quantiles, of) => {
                 for (quantile, at) in quantiles {
-                    self.out.extend_from_slice(bounded(self.name, "", "quantile", *quantile).as_bytes());
+                    self.begin_of_quantile(*quantile);
                     self.end_of_bounded();
                     self.value(at.as_secs_f64());
                 }
@@ -76,6 +79,15 @@ impl Family<'_> {
                 self.count_and_sum(histogram);
             }
         }
+    }
+
+    fn begin_of_quantile(&mut self, quantile: f64) {
+        if let Some((_, begin)) = self.quantiles.iter().find(|(known, _)| *known == quantile) {
+            return self.out.extend_from_slice(begin.as_bytes());
+        }
+        let begin = bounded(self.name, "", "quantile", quantile);
+        self.out.extend_from_slice(begin.as_bytes());
+        self.quantiles.push((quantile, begin));
     }
 
     fn count_and_sum(&mut self, of: &Histogram) {
@@ -119,16 +131,16 @@ impl Family<'_> {
         if value.fract() == 0.0 && (0.0..=EXACT).contains(&value) {
             append_number(self.out, value as u64);
         } else {
-            self.out.extend_from_slice(value.to_string().as_bytes());
+            // Writing into memory does not fail.
+            let _ = write!(self.out, "{value}");
         }
     }
 
     /// ` # {trace_id="..."} 0.025 1700000000.042000000`
     fn exemplar(&mut self, Exemplar { trace_id, took, since_epoch }: &Exemplar) {
-        self.out.extend_from_slice(format!(" # {{trace_id=\"{trace_id:032x}\"}} ").as_bytes());
+        let _ = write!(self.out, " # {{trace_id=\"{trace_id:032x}\"}} ");
         self.number(took.as_secs_f64());
-        let moment = format!(" {}.{:09}", since_epoch.as_secs(), since_epoch.subsec_nanos());
-        self.out.extend_from_slice(moment.as_bytes());
+        let _ = write!(self.out, " {}.{:09}", since_epoch.as_secs(), since_epoch.subsec_nanos());
     }
 }
 
