@@ -81,13 +81,15 @@ requests_per_connection = 1000000
     def timed(self):
         rows = {}
         for name, accept in FORMATS.items():
-            before = self.control_seconds()
-            scrapes = [self.scrape(accept) for _ in range(self.o.scrapes)]
-            cpu = (self.control_seconds() - before) / self.o.scrapes * 1e3
-            took = sorted(ms for ms, _ in scrapes)
-            rows[name] = {"ms": took, "cpu_ms": cpu, "bytes": len(scrapes[-1][1])}
-            print(f"{name:12} {len(scrapes[-1][1]) / 2**20:5.1f} MiB   median {statistics.median(took):5.1f} ms   "
-                  f"fastest {took[0]:5.1f}   slowest {took[-1]:5.1f}   CPU {cpu:5.1f}", flush=True)
+            took, cpu = [], []
+            for _ in range(self.o.scrapes):
+                before = self.control_seconds()
+                ms, body = self.scrape(accept)
+                took.append(ms)
+                cpu.append((self.control_seconds() - before) * 1e3)
+            rows[name] = {"ms": took, "cpu_ms": cpu, "bytes": len(body)}
+            print(f"{name:12} {len(body) / 2**20:5.1f} MiB   median {statistics.median(took):5.1f} ms (fastest {min(took):5.1f}, slowest {max(took):5.1f})"
+                  f"   CPU median {statistics.median(cpu):5.1f} ms (least {min(cpu):5.1f})", flush=True)
         return rows
 
     def control_seconds(self):

@@ -32,16 +32,20 @@ const SERVES: [&str; 2] = ["legacy", "new"];
 /// Clock ticks of `/proc/self/stat` per second: part of Linux' interface on every machine we run on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Sides read, or samples written, in a row: some tenths of a millisecond.
-const COURTESY: usize = 64;
+/// How long a scrape keeps its processor from a worker that waits for it.
+const COURTESY: Duration = Duration::from_micros(500);
+/// Sides read, or samples written, before it looks at the clock again: far less than that.
+const IN_A_ROW: usize = 16;
 
 impl Telemetry {
     /// All metrics in one of the formats.
     pub(crate) fn metrics(&self, gauges: Gauges, format: Format) -> Vec<u8> {
         // A scrape is about as long as the one before: a buffer that grows would be copied again and again.
         let room = self.scraped.load(Ordering::Relaxed);
-        let mut writer = Writer { out: Vec::with_capacity(room + room / 16), format };
-        Reading::take(self, gauges, format, Instant::now()).write(&mut writer);
+        let mut courtesy = Courtesy { offered: Instant::now() };
+        let reading = Reading::take(self, gauges, format, &mut courtesy);
+        let mut writer = Writer { out: Vec::with_capacity(room + room / 16), format, courtesy };
+        reading.write(&mut writer);
         if format == Format::OpenMetrics {
             writer.out.extend_from_slice(b"# EOF\n");
         }
@@ -54,6 +58,7 @@ impl Telemetry {
 struct Writer {
     out: Vec<u8>,
     format: Format,
+    courtesy: Courtesy,
 }
 
 impl Writer {
@@ -63,24 +68,32 @@ impl Writer {
         metric: &Metric,
         samples: impl IntoIterator<Item = (Labels<'a, N>, Value<'a>)>,
     ) {
-        let samples = courteously(samples.into_iter());
-        match self.format {
-            Format::Prometheus => text::append(&mut self.out, metric, samples, false),
-            Format::OpenMetrics => text::append(&mut self.out, metric, samples, true),
-            Format::Protobuf => protobuf::append(&mut self.out, metric, samples),
+        let Self { out, format, courtesy } = self;
+        let samples = courtesy.between(samples.into_iter());
+        match format {
+            Format::Prometheus => text::append(out, metric, samples, false),
+            Format::OpenMetrics => text::append(out, metric, samples, true),
+            Format::Protobuf => protobuf::append(out, metric, samples),
         }
     }
 }
 
-/// The same, but every now and then the processor is offered to a worker that waits for it: where all are busy, a
-/// scrape would else keep it for as long as the scheduler lets it, which is some milliseconds.
-fn courteously<T>(items: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
-    items.enumerate().map(|(n, item)| {
-        if n % COURTESY == COURTESY - 1 {
-            std::thread::yield_now();
-        }
-        item
-    })
+/// Offers the processor to a worker that waits for it, every now and then: where all processors are busy, a scrape
+/// would else keep one for as long as the scheduler lets it, which is some milliseconds. A scrape can wait.
+struct Courtesy {
+    offered: Instant,
+}
+
+impl Courtesy {
+    fn between<T>(&mut self, items: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+        items.enumerate().map(|(n, item)| {
+            if n % IN_A_ROW == 0 && self.offered.elapsed() >= COURTESY {
+                std::thread::yield_now();
+                self.offered = Instant::now();
+            }
+            item
+        })
+    }
 }
 
 /// Everything that is written, read at one moment.
@@ -151,9 +164,10 @@ impl SideReading {
 }
 
 impl Reading {
-    fn take(telemetry: &Telemetry, gauges: Gauges, format: Format, now: Instant) -> Self {
+    fn take(telemetry: &Telemetry, gauges: Gauges, format: Format, courtesy: &mut Courtesy) -> Self {
+        let now = Instant::now();
         let mut sides = Vec::new();
-        for route in courteously(telemetry.routes().into_iter()) {
+        for route in courtesy.between(telemetry.routes().into_iter()) {
             sides.extend(Side::ALL.into_iter().filter_map(|side| SideReading::take(&route, side, format, now)));
         }
         let upstreams = telemetry.upstreams().into_iter().map(|upstream| {
