@@ -28,6 +28,7 @@ mod handlers;
 mod http_upstream;
 mod metrics;
 mod observability;
+mod percentiles;
 mod reload;
 mod routing;
 mod shop;

@@ -118,10 +118,7 @@ impl Admin {
     fn metrics(&self, headers: &HeaderMap) -> Reply {
         let format = Format::negotiate(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
         let gauges = gauges::of(&self.table.current(), &self.reloads.snapshot(), &self.costs.known());
-        match self.telemetry.metrics(gauges, format) {
-            Ok(metrics) => reply(StatusCode::OK, format.content_type(), metrics),
-            Err(_) => own(Answer::Internal),
-        }
+        reply(StatusCode::OK, format.content_type(), self.telemetry.metrics(gauges, format))
     }
 
     fn compare(&self, query: Option<&str>) -> Reply {

@@ -330,8 +330,19 @@ impl RouteStats {
 
     /// One side's figures of the window that ends now; `None` when nothing was served in it.
     pub(crate) fn figures(&self, side: Side, window: Window, latency: Latency, now: Instant) -> Option<Figures> {
-        let totals = self.totals(side)?;
-        self.history().figures(side, &totals, window, latency, now)
+        self.figures_of(side, &self.totals(side)?, window, latency, now)
+    }
+
+    /// The same of totals that were read just now.
+    pub(crate) fn figures_of(
+        &self,
+        side: Side,
+        totals: &SideTotals,
+        window: Window,
+        latency: Latency,
+        now: Instant,
+    ) -> Option<Figures> {
+        self.history().figures(side, totals, window, latency, now)
     }
 
     /// One side's points in a window, slice by slice, the one that runs included.

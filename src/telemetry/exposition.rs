@@ -1,16 +1,18 @@
 //! `/metrics`: the values of all metrics at one moment.
 //!
 //! Everything is read when it is asked for: workers' cells are added up, gauges are handed in, the
-//! process is looked up in `/proc`. How a metric is written is [`super::family`]'s affair.
+//! process is looked up in `/proc`. How a metric is written is the affair of [`super::text`] and
+//! [`super::protobuf`].
 
-use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::counters::{
-    Apart, CheckStats, FAILURES, LEGACY_VERDICTS, REFUSALS, STATUS_CLASSES, SideTotals, UpstreamTotals, VERDICTS,
+    Apart, CheckStats, FAILURES, LEGACY_VERDICTS, REFUSALS, RouteStats, STATUS_CLASSES, SideTotals, UpstreamStats,
+    VERDICTS,
 };
-use super::family::{Family, Histogram, Labels};
+use super::family::{Histogram, Labels, Value};
 use super::metrics::{
     APART, BUILD, BYTES_IN, BYTES_OUT, CHECK_CACHE, CHECK_PARITY, CHECK_REFUSED, CHECK_STORE_OPERATIONS,
     CHECK_STORE_SECONDS, CHECK_STORE_UP, CONNECTIONS, CPU, DURATION, Format, GENERATION, Gauges, IN_FLIGHT, KEY_USED,
@@ -18,8 +20,8 @@ use super::metrics::{
     SIDE_MEMORY, STALLS, TRACES_DROPPED, UPSTREAM_CONNECTIONS, UPSTREAM_FAILURES, UPSTREAM_QUEUE,
     UPSTREAM_QUEUE_SECONDS,
 };
-use super::window::{Figures, Latency, Window};
-use super::{Side, Telemetry};
+use super::window::{Latency, Window};
+use super::{Side, Telemetry, protobuf, text};
 
 /// The quantiles of the last minute.
 const QUANTILES: [f64; 4] = [0.5, 0.9, 0.99, 0.999];
@@ -30,18 +32,25 @@ const SERVES: [&str; 2] = ["legacy", "new"];
 /// Clock ticks of `/proc/self/stat` per second: part of Linux' interface on every machine we run on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// How long a scrape keeps its processor from a worker that waits for it.
+const COURTESY: Duration = Duration::from_micros(500);
+/// Sides read, or samples written, before it looks at the clock again: far less than that.
+const IN_A_ROW: usize = 16;
+
 impl Telemetry {
     /// All metrics in one of the formats.
-    ///
-    /// # Errors
-    /// Never in practice: writing into memory does not fail.
-    pub(crate) fn metrics(&self, gauges: Gauges, format: Format) -> Result<Vec<u8>, fmt::Error> {
-        let mut writer = Writer { out: Vec::new(), format };
-        Reading::take(self, gauges, format, Instant::now()).write(&mut writer)?;
+    pub(crate) fn metrics(&self, gauges: Gauges, format: Format) -> Vec<u8> {
+        // A scrape is about as long as the one before: a buffer that grows would be copied again and again.
+        let room = self.scraped.load(Ordering::Relaxed);
+        let mut courtesy = Courtesy { offered: Instant::now() };
+        let reading = Reading::take(self, gauges, format, &mut courtesy);
+        let mut writer = Writer { out: Vec::with_capacity(room + room / 16), format, courtesy };
+        reading.write(&mut writer);
         if format == Format::OpenMetrics {
             writer.out.extend_from_slice(b"# EOF\n");
         }
-        Ok(writer.out)
+        self.scraped.store(writer.out.len(), Ordering::Relaxed);
+        writer.out
     }
 }
 
@@ -49,13 +58,49 @@ impl Telemetry {
 struct Writer {
     out: Vec<u8>,
     format: Format,
+    courtesy: Courtesy,
+}
+
+impl Writer {
+    /// Appends a metric with all its samples.
+    fn family<'a, const N: usize>(
+        &mut self,
+        metric: &Metric,
+        samples: impl IntoIterator<Item = (Labels<'a, N>, Value<'a>)>,
+    ) {
+        let Self { out, format, courtesy } = self;
+        let samples = courtesy.between(samples.into_iter());
+        match format {
+            Format::Prometheus => text::append(out, metric, samples, false),
+            Format::OpenMetrics => text::append(out, metric, samples, true),
+            Format::Protobuf => protobuf::append(out, metric, samples),
+        }
+    }
+}
+
+/// Offers the processor to a worker that waits for it, every now and then: where all processors are busy, a scrape
+/// would else keep one for as long as the scheduler lets it, which is some milliseconds. A scrape can wait.
+struct Courtesy {
+    offered: Instant,
+}
+
+impl Courtesy {
+    fn between<T>(&mut self, items: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+        items.enumerate().map(|(n, item)| {
+            if n % IN_A_ROW == 0 && self.offered.elapsed() >= COURTESY {
+                std::thread::yield_now();
+                self.offered = Instant::now();
+            }
+            item
+        })
+    }
 }
 
 /// Everything that is written, read at one moment.
 #[derive(Debug)]
 struct Reading {
     sides: Vec<SideReading>,
-    upstreams: Vec<(String, UpstreamTotals)>,
+    upstreams: Vec<UpstreamReading>,
     checks: Vec<Arc<CheckStats>>,
     gauges: Gauges,
     connections: u64,
@@ -65,17 +110,26 @@ struct Reading {
     process: Option<Process>,
 }
 
+/// Small, since there are thousands: what is written of a distribution, not the distribution.
 #[derive(Debug)]
 struct SideReading {
-    route: String,
+    route: Arc<RouteStats>,
     side: &'static str,
     numbers: Numbers,
     duration: Histogram,
     service: Histogram,
-    minute: Option<Figures>,
+    /// Of the last minute, if anything was measured in it.
+    quantiles: Option<[(f64, Duration); QUANTILES.len()]>,
 }
 
-/// What is no distribution of a side's totals: a distribution is large, and there is one for each route.
+#[derive(Debug)]
+struct UpstreamReading {
+    upstream: Arc<UpstreamStats>,
+    failures: [u64; FAILURES.len()],
+    queue: Histogram,
+}
+
+/// What is no distribution of a side's totals.
 #[derive(Debug)]
 struct Numbers {
     statuses: [u64; STATUS_CLASSES.len()],
@@ -85,27 +139,44 @@ struct Numbers {
     bytes_out: u64,
 }
 
-impl Reading {
-    fn take(telemetry: &Telemetry, gauges: Gauges, format: Format, now: Instant) -> Self {
-        let mut sides = Vec::new();
-        for route in telemetry.routes() {
-            for side in Side::ALL {
-                let Some(totals) = route.totals(side) else { continue };
-                let minute = route.figures(side, Window::Minute, Latency::Total, now);
-                let mut duration = Histogram::of(totals.curve(Latency::Total), format);
-                for exemplar in route.exemplars(side) {
-                    duration.exemplify(exemplar.trace_id, exemplar.took, exemplar.since_epoch);
-                }
-                let service = Histogram::of(totals.curve(Latency::Service), format);
-                let SideTotals { statuses, apart, in_flight, bytes_in, bytes_out, .. } = totals;
-                let numbers = Numbers { statuses, apart, in_flight, bytes_in, bytes_out };
-                let route = route.name().to_owned();
-                sides.push(SideReading { route, side: side.word(), numbers, duration, service, minute });
-            }
+impl SideReading {
+    /// `None` of a side that never served.
+    fn take(route: &Arc<RouteStats>, side: Side, format: Format, now: Instant) -> Option<Self> {
+        let totals = route.totals(side)?;
+        let minute = route.figures_of(side, &totals, Window::Minute, Latency::Total, now);
+        let quantiles = minute.and_then(|minute| {
+            let [p50, p90, p99, p999] = QUANTILES.map(|q| Some((q, minute.latency.quantile(q)?)));
+            Some([p50?, p90?, p99?, p999?])
+        });
+        let mut duration = Histogram::of(totals.curve(Latency::Total), format);
+        for exemplar in route.exemplars(side) {
+            duration.exemplify(exemplar);
         }
+        let service = Histogram::of(totals.curve(Latency::Service), format);
+        let SideTotals { statuses, apart, in_flight, bytes_in, bytes_out, .. } = totals;
+        let numbers = Numbers { statuses, apart, in_flight, bytes_in, bytes_out };
+        Some(Self { route: Arc::clone(route), side: side.word(), numbers, duration, service, quantiles })
+    }
+
+    fn quantiles(&self) -> &[(f64, Duration)] {
+        self.quantiles.as_ref().map_or(&[], |quantiles| quantiles)
+    }
+}
+
+impl Reading {
+    fn take(telemetry: &Telemetry, gauges: Gauges, format: Format, courtesy: &mut Courtesy) -> Self {
+        let now = Instant::now();
+        let mut sides = Vec::new();
+        for route in courtesy.between(telemetry.routes().into_iter()) {
+            sides.extend(Side::ALL.into_iter().filter_map(|side| SideReading::take(&route, side, format, now)));
+        }
+        let upstreams = telemetry.upstreams().into_iter().map(|upstream| {
+            let totals = upstream.totals();
+            UpstreamReading { upstream, failures: totals.failures, queue: Histogram::of(&totals.queue, format) }
+        });
         Self {
             sides,
-            upstreams: telemetry.upstreams().iter().map(|of| (of.name().to_owned(), of.totals())).collect(),
+            upstreams: upstreams.collect(),
             checks: telemetry.checks(),
             gauges,
             connections: telemetry.connections(),
@@ -116,34 +187,34 @@ impl Reading {
         }
     }
 
-    fn requests(&self, out: &mut Writer) -> fmt::Result {
-        let sides = || self.sides.iter().map(|of| ([("route", &*of.route), ("side", of.side)], of));
-        counters(
+    fn requests(&self, out: &mut Writer) {
+        let sides = || self.sides.iter().map(|of| ([("route", of.route.name()), ("side", of.side)], of));
+        numbers(
             out,
             &REQUESTS,
             sides().flat_map(|([route, side], of)| {
                 let classes = STATUS_CLASSES.into_iter().zip(of.numbers.statuses);
                 classes.map(move |(class, count)| ([route, side, ("status", class)], count))
             }),
-        )?;
-        counters(
+        );
+        numbers(
             out,
             &APART,
             sides().flat_map(|([route, side], of)| {
                 let reasons = Apart::ALL.into_iter().zip(of.numbers.apart).filter(|(_, count)| *count > 0);
                 reasons.map(move |(why, count)| ([route, side, ("reason", why.word())], count))
             }),
-        )?;
-        gauges(out, &IN_FLIGHT, sides().map(|(labels, of)| (labels, of.numbers.in_flight)))?;
-        histograms(out, &DURATION, sides().map(|(labels, of)| (labels, of.duration.clone())))?;
-        histograms(out, &SERVICE, sides().map(|(labels, of)| (labels, of.service.clone())))?;
-        summaries(out, sides())?;
-        counters(out, &BYTES_IN, sides().map(|(labels, of)| (labels, of.numbers.bytes_in)))?;
-        counters(out, &BYTES_OUT, sides().map(|(labels, of)| (labels, of.numbers.bytes_out)))
+        );
+        numbers(out, &IN_FLIGHT, sides().map(|(labels, of)| (labels, of.numbers.in_flight)));
+        out.family(&DURATION, sides().map(|(labels, of)| (labels, Value::Histogram(&of.duration))));
+        out.family(&SERVICE, sides().map(|(labels, of)| (labels, Value::Histogram(&of.service))));
+        out.family(&QUANTILE, sides().map(|(labels, of)| (labels, Value::Summary(of.quantiles(), &of.duration))));
+        numbers(out, &BYTES_IN, sides().map(|(labels, of)| (labels, of.numbers.bytes_in)));
+        numbers(out, &BYTES_OUT, sides().map(|(labels, of)| (labels, of.numbers.bytes_out)))
     }
 
     /// A reason has a series from its first refusal on: most never come up.
-    fn checks(&self, out: &mut Writer) -> fmt::Result {
+    fn checks(&self, out: &mut Writer) {
         let samples = self.checks.iter().flat_map(|stats| {
             let (route, check) = stats.names();
             REFUSALS
@@ -152,7 +223,7 @@ impl Reading {
                 .filter(|(_, count)| *count > 0)
                 .map(move |(reason, count)| ([("route", &**route), ("check", &**check), ("reason", reason)], count))
         });
-        counters(out, &CHECK_REFUSED, samples)?;
+        numbers(out, &CHECK_REFUSED, samples);
         let compared = self.checks.iter().flat_map(|stats| {
             let (route, check) = stats.names();
             VERDICTS.into_iter().zip(stats.comparisons()).flat_map(move |(edge, counts)| {
@@ -161,27 +232,27 @@ impl Reading {
                 })
             })
         });
-        counters(out, &CHECK_PARITY, compared)?;
+        numbers(out, &CHECK_PARITY, compared);
         let keys = self.gauges.keys.iter();
-        counters(out, &KEY_USED, keys.map(|of| ([("check", &*of.check), ("key", &*of.key)], of.used)))
+        numbers(out, &KEY_USED, keys.map(|of| ([("check", &*of.check), ("key", &*of.key)], of.used)))
     }
 
-    fn check_stores(&self, out: &mut Writer) -> fmt::Result {
+    fn check_stores(&self, out: &mut Writer) {
         let checks = || self.gauges.checks.iter().map(|of| ("check", &*of.name)).zip(&self.gauges.checks);
         let operations = checks().flat_map(|(check, of)| {
             of.operations.iter().map(move |(result, count)| ([check, ("result", result)], *count))
         });
-        counters(out, &CHECK_STORE_OPERATIONS, operations)?;
-        counters(out, &CHECK_STORE_SECONDS, checks().map(|(check, of)| ([check], of.seconds)))?;
-        gauges(out, &CHECK_STORE_UP, checks().map(|(check, of)| ([check], u64::from(of.store_up))))?;
+        numbers(out, &CHECK_STORE_OPERATIONS, operations);
+        numbers(out, &CHECK_STORE_SECONDS, checks().map(|(check, of)| ([check], of.seconds)));
+        numbers(out, &CHECK_STORE_UP, checks().map(|(check, of)| ([check], u64::from(of.store_up))));
         let cached = checks().filter_map(|(check, of)| Some((check, of.cache?))).flat_map(|(check, (hits, misses))| {
             [("hit", hits), ("miss", misses)].map(|(result, count)| ([check, ("result", result)], count))
         });
-        counters(out, &CHECK_CACHE, cached)
+        numbers(out, &CHECK_CACHE, cached)
     }
 
-    fn table(&self, out: &mut Writer) -> fmt::Result {
-        gauges(
+    fn table(&self, out: &mut Writer) {
+        numbers(
             out,
             &SERVE,
             self.gauges.routes.iter().flat_map(|route| {
@@ -191,136 +262,92 @@ impl Reading {
                     .chain(other)
                     .map(|serve| ([("route", &*route.name), ("serve", serve)], u64::from(serve == route.serve)))
             }),
-        )?;
-        gauges(out, &GENERATION, [([], self.gauges.generation)])?;
+        );
+        numbers(out, &GENERATION, [([], self.gauges.generation)]);
         let reloads = [("accepted", self.gauges.reloads_accepted), ("rejected", self.gauges.reloads_rejected)];
-        counters(out, &RELOADS, reloads.map(|(result, count)| ([("result", result)], count)))
+        numbers(out, &RELOADS, reloads.map(|(result, count)| ([("result", result)], count)))
     }
 
-    fn upstreams(&self, out: &mut Writer) -> fmt::Result {
-        gauges(
+    fn upstreams(&self, out: &mut Writer) {
+        numbers(
             out,
             &UPSTREAM_CONNECTIONS,
             self.gauges.upstreams.iter().flat_map(|of| {
                 let states = [("in_use", of.in_use), ("idle", of.idle)];
                 states.map(|(state, count)| ([("upstream", &*of.name), ("state", state)], count))
             }),
-        )?;
-        gauges(out, &UPSTREAM_QUEUE, self.gauges.upstreams.iter().map(|of| ([("upstream", &*of.name)], of.waiting)))?;
-        let format = out.format;
-        histograms(
-            out,
-            &UPSTREAM_QUEUE_SECONDS,
-            self.upstreams.iter().map(|(name, totals)| ([("upstream", &**name)], Histogram::of(&totals.queue, format))),
-        )?;
-        counters(
+        );
+        numbers(out, &UPSTREAM_QUEUE, self.gauges.upstreams.iter().map(|of| ([("upstream", &*of.name)], of.waiting)));
+        let upstreams = || self.upstreams.iter().map(|of| ([("upstream", of.upstream.name())], of));
+        out.family(&UPSTREAM_QUEUE_SECONDS, upstreams().map(|(labels, of)| (labels, Value::Histogram(&of.queue))));
+        numbers(
             out,
             &UPSTREAM_FAILURES,
-            self.upstreams.iter().flat_map(|(name, totals)| {
-                let reasons = FAILURES.into_iter().zip(totals.failures);
-                reasons.map(|(reason, count)| ([("upstream", &**name), ("reason", reason)], count))
+            upstreams().flat_map(|([upstream], of)| {
+                let reasons = FAILURES.into_iter().zip(of.failures);
+                reasons.map(move |(reason, count)| ([upstream, ("reason", reason)], count))
             }),
-        )?;
-        gauges(
+        );
+        numbers(
             out,
             &SATURATION,
             self.gauges.upstreams.iter().filter_map(|of| Some(([("upstream", &*of.name)], of.saturation_seconds?))),
-        )?;
+        );
         let sides = || self.gauges.sides.iter().map(|of| ([("side", of.side)], of));
-        counters(out, &SIDE_CPU, sides().filter_map(|(labels, of)| Some((labels, of.cpu_seconds?))))?;
-        gauges(out, &SIDE_MEMORY, sides().filter_map(|(labels, of)| Some((labels, of.memory_bytes?))))?;
-        counters(out, &STALLS, self.gauges.handlers.iter().map(|of| ([("handler", &*of.name)], of.stalls)))
+        numbers(out, &SIDE_CPU, sides().filter_map(|(labels, of)| Some((labels, of.cpu_seconds?))));
+        numbers(out, &SIDE_MEMORY, sides().filter_map(|(labels, of)| Some((labels, of.memory_bytes?))));
+        numbers(out, &STALLS, self.gauges.handlers.iter().map(|of| ([("handler", &*of.name)], of.stalls)))
     }
 
-    fn process(&self, out: &mut Writer) -> fmt::Result {
-        gauges(out, &CONNECTIONS, [([], self.connections)])?;
-        counters(out, &REFUSED, [([], self.connections_refused)])?;
-        counters(out, &LOG_DROPPED, [([], self.log_dropped)])?;
-        counters(out, &TRACES_DROPPED, [([], self.traces_dropped)])?;
-        gauges(out, &BUILD, [([("version", env!("CARGO_PKG_VERSION"))], 1_u64)])?;
-        counters(out, &CPU, self.process.iter().map(|process| ([], process.cpu_seconds)))?;
-        gauges(out, &MEMORY, self.process.iter().map(|process| ([], process.resident_bytes)))
+    fn process(&self, out: &mut Writer) {
+        numbers(out, &CONNECTIONS, [([], self.connections)]);
+        numbers(out, &REFUSED, [([], self.connections_refused)]);
+        numbers(out, &LOG_DROPPED, [([], self.log_dropped)]);
+        numbers(out, &TRACES_DROPPED, [([], self.traces_dropped)]);
+        numbers(out, &BUILD, [([("version", env!("CARGO_PKG_VERSION"))], 1_u64)]);
+        numbers(out, &CPU, self.process.iter().map(|process| ([], process.cpu_seconds)));
+        numbers(out, &MEMORY, self.process.iter().map(|process| ([], process.resident_bytes)))
     }
 }
 
 impl Reading {
-    fn write(&self, out: &mut Writer) -> fmt::Result {
-        self.requests(out)?;
-        self.checks(out)?;
-        self.check_stores(out)?;
-        self.table(out)?;
-        self.upstreams(out)?;
+    fn write(&self, out: &mut Writer) {
+        self.requests(out);
+        self.checks(out);
+        self.check_stores(out);
+        self.table(out);
+        self.upstreams(out);
         self.process(out)
     }
 }
 
 /// A number as it is written; counts beyond 2^53 to the nearest that there is.
-trait Value {
+trait Number {
     fn number(self) -> f64;
 }
 
-impl Value for u64 {
+impl Number for u64 {
     fn number(self) -> f64 {
         self as f64
     }
 }
 
-impl Value for f64 {
+impl Number for f64 {
     fn number(self) -> f64 {
         self
     }
 }
 
-fn checked<'l, 'a, const N: usize>(metric: &Metric, labels: &'l Labels<'a, N>) -> &'l Labels<'a, N> {
-    debug_assert!(labels.iter().map(|(name, _)| name).eq(metric.labels), "{} is labelled otherwise", metric.name);
-    labels
-}
-
-fn counters<'a, const N: usize, V: Value>(
+/// A metric of plain numbers.
+fn numbers<'a, const N: usize, V: Number>(
     out: &mut Writer,
     metric: &Metric,
     samples: impl IntoIterator<Item = (Labels<'a, N>, V)>,
-) -> fmt::Result {
-    let mut family = Family::of(metric);
-    for (labels, value) in samples {
-        family.counter(checked(metric, &labels), value.number());
-    }
-    family.append(&mut out.out, out.format)
-}
-
-fn gauges<'a, const N: usize, V: Value>(
-    out: &mut Writer,
-    metric: &Metric,
-    samples: impl IntoIterator<Item = (Labels<'a, N>, V)>,
-) -> fmt::Result {
-    let mut family = Family::of(metric);
-    for (labels, value) in samples {
-        family.gauge(checked(metric, &labels), value.number());
-    }
-    family.append(&mut out.out, out.format)
-}
-
-fn histograms<'a, const N: usize>(
-    out: &mut Writer,
-    metric: &Metric,
-    samples: impl IntoIterator<Item = (Labels<'a, N>, Histogram)>,
-) -> fmt::Result {
-    let mut family = Family::of(metric);
-    for (labels, histogram) in samples {
-        family.histogram(checked(metric, &labels), histogram);
-    }
-    family.append(&mut out.out, out.format)
-}
-
-/// Quantiles of the last minute, beside count and sum from the beginning: what summaries are.
-fn summaries<'a>(out: &mut Writer, sides: impl IntoIterator<Item = (Labels<'a, 2>, &'a SideReading)>) -> fmt::Result {
-    let mut family = Family::of(&QUANTILE);
-    for (labels, of) in sides {
-        let minute = of.minute.as_ref();
-        let quantiles = QUANTILES.into_iter().filter_map(|q| Some((q, minute?.latency.quantile(q)?)));
-        family.summary(&labels, quantiles, &of.duration);
-    }
-    family.append(&mut out.out, out.format)
+) {
+    let samples = samples.into_iter().inspect(|(labels, _)| {
+        debug_assert!(labels.iter().map(|(name, _)| name).eq(metric.labels), "{} is labelled otherwise", metric.name);
+    });
+    out.family(metric, samples.map(|(labels, value)| (labels, Value::Number(value.number()))));
 }
 
 /// Resident memory of the gateway's own process, in bytes; `None` where `/proc` is not mounted.
@@ -407,7 +434,7 @@ mod tests {
         let login = telemetry.check("order", "login");
         login.refused(0, "expired");
         login.compared(0, "refuse", false);
-        String::from_utf8(telemetry.metrics(gauges(), format).unwrap()).unwrap()
+        String::from_utf8(telemetry.metrics(gauges(), format)).unwrap()
     }
 
     #[test]

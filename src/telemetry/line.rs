@@ -359,7 +359,7 @@ fn append_escape(out: &mut Vec<u8>, control: char) {
     out.extend(hex::digits(u8::try_from(control).unwrap_or_default()));
 }
 
-fn append_number(out: &mut Vec<u8>, number: u64) {
+pub(super) fn append_number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 

@@ -18,14 +18,16 @@ mod line;
 mod metrics;
 #[cfg(test)]
 mod observability;
+mod protobuf;
 mod readiness;
 mod slowest;
+mod text;
 mod trace;
 mod window;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
@@ -87,6 +89,8 @@ pub(crate) struct Telemetry {
     tracer: Mutex<Option<Tracer>>,
     traces_dropped: Arc<AtomicU64>,
     readiness: Readiness,
+    /// How many bytes the metrics had when they were written last.
+    scraped: AtomicUsize,
 }
 
 impl Telemetry {
@@ -114,6 +118,7 @@ impl Telemetry {
             tracer: Mutex::default(),
             traces_dropped: Arc::default(),
             readiness: Readiness::default(),
+            scraped: AtomicUsize::new(0),
         }
     }
 
