@@ -122,7 +122,7 @@ impl Session {
 
     /// The key under which the store has the session of this id.
     pub(crate) fn key(&self, id: &str) -> String {
-        [&*self.settings.prefix, id].concat()
+        [&*self.settings.prefix, self.settings.application.key(id)].concat()
     }
 
     /// The id of the session that a request names.
@@ -228,8 +228,7 @@ impl Session {
     async fn read_login(&self, id: &str, stored: &Bytes) -> Finding {
         let Some(format) = self.settings.application.writes() else { return Finding::Unclear };
         let Ok(login) = Login::read(format, stored) else { return Finding::Unclear };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let Some((login, ttl)) = login.and_then(|login| login.left(now).map(|ttl| (login, ttl))) else {
+        let Some((login, ttl)) = login.and_then(|login| login.left(now()).map(|ttl| (login, ttl))) else {
             return Finding::Nobody("expired");
         };
         if self.sliding.due(id, ttl, Instant::now()) {
@@ -245,6 +244,11 @@ impl Session {
     /// What the bytes of a session say.
     fn read(&self, id: &str, stored: &Bytes) -> Finding {
         let application = &self.settings.application;
+        match application.objection(id, stored, now().cast_signed()) {
+            Ok(None) => {}
+            Ok(Some(reason)) => return Finding::Nobody(reason),
+            Err(_) => return Finding::Unclear,
+        }
         let Ok(found) = application.read(stored, &self.wanted) else { return Finding::Unclear };
         let user = match application.user(found.get(0)) {
             Ok(Some(user)) => user,
@@ -260,11 +264,16 @@ impl Session {
             }
         }
         let told = fields.iter().map(|(header, text)| (*header, &**text));
-        match Identity::new(Some(user.as_bytes()), Some(id.as_bytes()), told) {
+        match Identity::new(Some(user.as_bytes()), Some(application.told(id).as_bytes()), told) {
             Ok(identity) => Finding::Known(identity),
             Err(_) => Finding::Unclear,
         }
     }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn refused(reason: &'static str) -> Verdict {
