@@ -12,7 +12,7 @@ use super::{eventually, free_port, temp_dir};
 /// A running MariaDB.
 #[derive(Debug)]
 pub struct Mariadb {
-    _process: Process,
+    process: Process,
     _dir: TempDir,
     socket: PathBuf,
     port: u16,
@@ -40,7 +40,7 @@ pub async fn mariadb() -> Mariadb {
         .args(["--bind-address=127.0.0.1", "--user=root", "--innodb-flush-log-at-trx-commit=0"])
         .args(["--innodb-buffer-pool-size=32M", "--performance-schema=OFF", "--skip-name-resolve"]);
     let process = Process::start("mariadbd", &command, &dir.path().join("db.out"), None, Signal::KILL);
-    let database = Mariadb { _process: process, _dir: dir, socket, port };
+    let database = Mariadb { process, _dir: dir, socket, port };
     eventually("MariaDB answers", || async { database.try_sql("select 1").ok() }).await;
     database
 }
@@ -54,6 +54,11 @@ impl Mariadb {
     /// Host and port.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Stops it where it is, or lets it go on.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// Runs statements and gives what they print.

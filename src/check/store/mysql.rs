@@ -54,8 +54,8 @@ impl MysqlAddress {
     /// # Errors
     /// What is wrong with it, in words that hold neither user nor password.
     pub(crate) fn parse(text: &str, ca: Option<Vec<u8>>) -> Result<Self, String> {
-        let mut options =
-            MySqlConnectOptions::from_str(text).map_err(|_| "it is no address: mysql://user@host:3306/NAME".to_owned())?;
+        let mut options = MySqlConnectOptions::from_str(text)
+            .map_err(|_| "it is no address: mysql://user@host:3306/NAME".to_owned())?;
         if options.get_database().is_none() {
             return Err("it does not say the database's name: mysql://user@host:3306/NAME".to_owned());
         }
@@ -145,7 +145,8 @@ impl Mysql {
         let worker = self.workers.get_or(|| Arc::new(Worker::new()));
         let read = in_time(async {
             let held = Arc::clone(&worker.places).acquire_owned().await.map_err(|_| Failed::Error)?;
-            let reading = Reading { address: self.address.clone(), worker: Arc::clone(worker), login: login.to_owned() };
+            let reading =
+                Reading { address: self.address.clone(), worker: Arc::clone(worker), login: login.to_owned() };
             tokio::task::spawn_local(reading.finish((held, place))).await.unwrap_or(Err(Failed::Error))
         });
         let read = read.await;
@@ -276,8 +277,13 @@ mod tests {
         let address = read("mysql://ann:secret@db.example/shop").unwrap();
         assert_eq!(address.to_string(), "mysql://db.example:3306/shop/wp_users");
         assert_eq!(address.with_tables("blog_").to_string(), "mysql://db.example:3306/shop/blog_users");
-        assert!(address != address.with_tables("blog_") && address == read("mysql://ann:secret@db.example/shop").unwrap());
-        assert_eq!(read("mysql://localhost/shop?socket=/run/db.sock").unwrap().to_string(), "mysql:///run/db.sock/shop/wp_users");
+        assert!(
+            address != address.with_tables("blog_") && address == read("mysql://ann:secret@db.example/shop").unwrap()
+        );
+        assert_eq!(
+            read("mysql://localhost/shop?socket=/run/db.sock").unwrap().to_string(),
+            "mysql:///run/db.sock/shop/wp_users"
+        );
         assert!(!format!("{:?} {:?}", address, Mysql::new(address.clone())).contains("secret"));
         for wrong in ["mysql://ann:secret@db.example", "mysql://ann:secret@db.example:x/shop", "mysql://"] {
             let fault = read(wrong).unwrap_err();

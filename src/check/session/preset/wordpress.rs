@@ -58,8 +58,10 @@ impl WordPress {
     /// What may be told of a user: `ID`, `user_login`, `user_email` and `roles`.
     pub(super) fn read(record: &[u8], wanted: &Wanted) -> Result<Fields<'static>, Unreadable> {
         let record = Record::read(record)?;
-        let mut told: Map<String, Json> =
-            ["ID", "user_login", "user_email"].map(|name| (name.to_owned(), record.text(name).into())).into_iter().collect();
+        let mut told: Map<String, Json> = ["ID", "user_login", "user_email"]
+            .map(|name| (name.to_owned(), record.text(name).into()))
+            .into_iter()
+            .collect();
         told.insert("roles".to_owned(), roles(record.text("capabilities"))?.into());
         Ok(Format::Json.read(Json::Object(told).to_string().as_bytes(), wanted)?.into_owned())
     }
