@@ -125,7 +125,7 @@ async fn write_post(site: &Site, media: &str) -> String {
         })))
         .await;
     assert_eq!(written.status, 201, "{}", written.text());
-    let said: serde_json::Value = serde_json::from_slice(&written.body).expect("JSON");
+    let said: Value = serde_json::from_slice(&written.body).expect("JSON");
     let link = said["link"].as_str().expect("a link");
     link.strip_prefix(&format!("http://{HOST}")).expect("a link of this site").to_owned()
 }
@@ -312,20 +312,19 @@ echo json_encode(['user' => function_exists('wp_get_current_user') ? wp_get_curr
 /// WordPress behind a gateway that reads its logins: `/new` is a handler, and `/told.php` a page, for who is logged in.
 async fn checked(wordpress: &WordPress) -> Gateway {
     let php = &wordpress.php;
-    php.put("root/told.php", TOLD);
-    php.put("logged_in_key", "key of LOGGED_IN in tests\n");
-    php.put("logged_in_salt", "salt of LOGGED_IN\n");
+    php.put("told.php", TOLD);
     wordpress.database.sql("create user reader@localhost; grant select on wordpress.* to reader@localhost");
     let check = format!(
         "[check.login]\nkind = \"session\"\npreset = \"wordpress\"\nsiteurl = \"http://{HOST}\"\n\
          store = \"mysql://reader@localhost/wordpress?socket={}\"\n\
-         logged_in_key = {{ file = \"{dir}/logged_in_key\" }}\nlogged_in_salt = {{ file = \"{dir}/logged_in_salt\" }}\n\
+         logged_in_key = {{ env = \"LOGGED_IN_KEY\" }}\nlogged_in_salt = {{ env = \"LOGGED_IN_SALT\" }}\n\
          fields = {{ roles = \"roles\", email = \"user_email\" }}\n",
         wordpress.database.socket().display(),
-        dir = php.dir().display(),
     );
     gateway()
         .probe()
+        .env("LOGGED_IN_KEY", "key of LOGGED_IN in tests")
+        .env("LOGGED_IN_SALT", "salt of LOGGED_IN")
         .toml(php.upstream("php = \"files\""))
         .toml(check)
         .toml("[[route]]\nname = \"blog\"\npath = \"/{*rest}\"\nlegacy = \"php\"\n")

@@ -188,15 +188,50 @@ async fn without_redis_php_decides_for_itself_and_the_new_side_is_not_asked() {
     }
     let down = [("check", "login")];
     gateway.until_gauge("strangler_check_store_up", &down, 0.0).await;
-    let started = Instant::now();
+    let asked_for = Instant::now();
+    let tried = async || operations(&gateway, &["error", "timeout"]).await;
+    let (tried_before, turned_away) = (tried().await, operations(&gateway, &["rejected"]).await);
     for _ in 0..100 {
         assert_eq!(asked(&gateway, "/new", "PHPSESSID=0123456789abcdef0").await.0, 503);
     }
-    assert!(
-        started.elapsed() < Duration::from_millis(1500),
-        "an open breaker answers at once: {:?}",
-        started.elapsed()
-    );
+    // One a second tries; the others wait for nothing.
+    let probes = asked_for.elapsed().as_secs_f64().floor() + 1.0;
+    assert!(tried().await - tried_before <= probes, "of {probes}");
+    assert!(operations(&gateway, &["rejected"]).await - turned_away >= 100.0 - probes, "of {probes}");
+}
+
+/// How many operations on the store came to one of these ends.
+async fn operations(gateway: &Gateway, results: &[&str]) -> f64 {
+    let metrics = gateway.metrics().await;
+    let of = |result| metrics.sum("strangler_check_store_operations_total", &[("check", "login"), ("result", result)]);
+    results.iter().map(|result| of(*result)).sum()
+}
+
+#[tokio::test]
+async fn a_session_is_read_once_however_many_ask_for_it_at_the_same_moment() {
+    let redis = redis().await;
+    let php = php().start().await;
+    let gateway = application(
+        &php,
+        &check(&format!("redis://{}", redis.address()), "prefix = \"s:\"\nformat = \"json\"\ncache = \"60s\""),
+    )
+    .await;
+    for id in 0..20 {
+        redis.command(&["SET", &format!("s:known{id}"), r#"{"auth":{"user_id":7}}"#]);
+    }
+    let mut answers = Vec::new();
+    for id in 0..20 {
+        for name in ["known", "nobody"] {
+            let cookie = format!("PHPSESSID={name}{id}");
+            let crowd = futures_util::future::join_all((0..50).map(|_| asked(&gateway, "/new", &cookie))).await;
+            answers.extend(crowd.into_iter().map(|(status, _)| (name, status)));
+        }
+    }
+    let unanswered = answers.iter().filter(|(_, status)| *status == 503).count();
+    let right = |(name, status): &&(&str, u16)| *status == if *name == "known" { 200 } else { 401 };
+    assert_eq!(answers.iter().filter(right).count() + unanswered, 2000);
+    let reads = redis.calls("getrange");
+    assert!(reads <= 40 + unanswered, "40 sessions were read {reads} times, {unanswered} requests had no answer");
 }
 
 #[tokio::test]
@@ -256,13 +291,18 @@ async fn a_failover_of_sentinel_is_followed() {
     assert_eq!(asked(&gateway, "/new", "PHPSESSID=a").await.0, 200);
     drop(first);
     eventually_within(Duration::from_secs(10), "another primary", async || {
-        second.command(&["ROLE"]).contains("master").then_some(())
+        let named = sentinel.command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "shop"]);
+        (second.command(&["ROLE"]).contains("master") && named.contains(&second.port().to_string())).then_some(())
     })
     .await;
-    eventually_within(Duration::from_secs(3), "it is found", async || {
+    let failed = async || operations(&gateway, &["error", "timeout"]).await;
+    let before = failed().await;
+    eventually_within(Duration::from_secs(10), "it is found", async || {
         (asked(&gateway, "/new", "PHPSESSID=a").await.0 == 200).then_some(())
     })
     .await;
+    // While it is down it is tried once a second: two seconds are two tries.
+    assert!(failed().await - before <= 2.0, "it was tried {} times in vain", failed().await - before);
 }
 
 #[tokio::test]

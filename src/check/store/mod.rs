@@ -297,3 +297,32 @@ impl Store {
 async fn in_time<T>(operation: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
     tokio::time::timeout(BUDGET, operation).await.unwrap_or(Err(Failed::Timeout))
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_that_is_known_to_be_down_is_not_waited_for() {
+        // Nothing listens at port 1.
+        let redis = RedisAddress::parse("redis://127.0.0.1:1", None).unwrap();
+        let mysql = MysqlAddress::parse("mysql://reader@127.0.0.1:1/shop", None).unwrap();
+        for address in [Address::Redis(redis), Address::Mysql(mysql)] {
+            let store = Store::new(&Arc::new(Backend::new(address)));
+            let asking = async {
+                while store.is_up() {
+                    assert_eq!(store.read("a").await, Err(StoreError::Down));
+                }
+                let since = Instant::now();
+                let answers: Vec<_> = (0..1000).map(|_| store.read("a").now_or_never()).collect();
+                let waited = answers.iter().filter(|answer| answer.is_none()).count();
+                assert!(waited as u64 <= 1 + since.elapsed().as_secs(), "only one a second tries: {waited}");
+                assert!(answers.into_iter().flatten().all(|answer| answer == Err(StoreError::Down)));
+            };
+            LocalSet::new().run_until(asking).await;
+        }
+    }
+}
