@@ -47,9 +47,9 @@ impl WordPress {
         Ok(if cookie.is_expired(now) {
             Some("expired")
         } else if !cookie.is_genuine(record.text("user_pass"), &self.salt)? {
-            Some("forged")
+            Some("signature")
         } else if !cookie.is_among(record.text("session_tokens").as_bytes(), now)? {
-            Some("ended")
+            Some("unknown")
         } else {
             None
         })
