@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::eventually_within;
 use crate::support::gateway::{Gateway, gateway, run};
+use crate::support::mariadb::mariadb_with;
 use crate::support::php::{Php, php};
 use crate::support::redis::{Redis, redis, redis_with, sentinel};
 
@@ -395,6 +396,48 @@ fn certificates(dir: &std::path::Path) {
         openssl x509 -req -in req.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out cert.pem\n";
     let made = std::process::Command::new("sh").arg("-c").arg(script).current_dir(dir).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+#[tokio::test]
+async fn a_database_is_reached_by_tls_if_it_is_the_one_that_was_meant() {
+    let (dir, foreign) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    certificates(dir.path());
+    certificates(foreign.path());
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let database =
+        mariadb_with(&[format!("--ssl-cert={}", at("cert.pem")), format!("--ssl-key={}", at("key.pem"))]).await;
+    database.sql(
+        "create database blog; use blog;
+         create table wp_users (ID bigint unsigned, user_login varchar(60), user_email varchar(100), user_pass varchar(255));
+         create table wp_usermeta (umeta_id bigint unsigned, user_id bigint unsigned, meta_key varchar(255), meta_value longtext);
+         create user reader@'%' identified by 's3cret' require ssl; grant select on blog.* to reader@'%';",
+    );
+    for name in ["localhost", "127.0.0.1"] {
+        std::fs::write(at(name), format!("mysql://reader:s3cret@{name}:{}/blog", database.port())).unwrap();
+    }
+    let probed = |host: &str, ca: &std::path::Path| {
+        let text = format!(
+            "[listen]\nhttp = \"127.0.0.1:0\"\n[upstream.app]\nhttp = \"http://127.0.0.1:1\"\n\
+             [check.a]\nkind = \"session\"\npreset = \"wordpress\"\nsiteurl = \"http://blog.example\"\n\
+             store = {{ file = \"{}\" }}\nca = \"{}\"\n\
+             logged_in_key = {{ file = \"{}\" }}\nlogged_in_salt = {{ file = \"{}\" }}\n\
+             [[route]]\npath = \"/\"\nlegacy = \"app\"\ncheck = [\"a\"]\n",
+            at(host),
+            ca.join("ca.pem").display(),
+            at("key.pem"),
+            at("cert.pem"),
+        );
+        std::fs::write(at("routes.toml"), text).unwrap();
+        let (code, out, _) = run(&["check", "--probe"], dir.path());
+        assert!(!out.contains("s3cret") && !out.contains("reader"), "{out}");
+        (code, out)
+    };
+    let (code, out) = probed("localhost", dir.path());
+    assert!(code == 0 && out.contains(&format!("localhost:{}/blog/wp_users answers", database.port())), "{out}");
+    for (host, ca) in [("localhost", foreign.path()), ("127.0.0.1", dir.path())] {
+        let (code, out) = probed(host, ca);
+        assert!(code == 1 && out.contains("cannot be reached") && out.contains("certificate"), "{out}");
+    }
 }
 
 #[tokio::test]
