@@ -60,7 +60,9 @@ fn check(file: &Path, directory: &Path) -> Result<(), String> {
         .arg(file)
         .current_dir(directory)
         .env("SHOP_APP_KEY", "a key of the documents")
-        .env("APP_KEY", format!("base64:{}=", "A".repeat(43)));
+        .env("APP_KEY", format!("base64:{}=", "A".repeat(43)))
+        .env("LOGGED_IN_KEY", "a key of the documents")
+        .env("LOGGED_IN_SALT", "a salt of the documents");
     let output = command.output().expect("it runs");
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     if output.status.success() { Ok(()) } else { Err(said) }

@@ -3,13 +3,18 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use reqwest::cookie::Jar;
-use serde_json::json;
+use reqwest::cookie::{CookieStore as _, Jar};
+use reqwest::header::COOKIE;
+use rustix::process::Signal;
+use serde_json::{Value, json};
 
-use crate::support::gateway;
+use crate::support::eventually;
+use crate::support::gateway::{Gateway, gateway};
 use crate::support::nginx::nginx_named;
 use crate::support::site::{HOST, Page, Site, differences, page};
-use crate::support::wordpress::{install, links, log_in, rest_nonce, upload_media, use_permalinks, wordpress};
+use crate::support::wordpress::{
+    WordPress, install, links, log_in, log_out, rest_nonce, upload_media, use_permalinks, wordpress,
+};
 
 /// A photograph as large as a telephone's, so that WordPress makes smaller ones of it.
 fn picture() -> Vec<u8> {
@@ -120,7 +125,7 @@ async fn write_post(site: &Site, media: &str) -> String {
         })))
         .await;
     assert_eq!(written.status, 201, "{}", written.text());
-    let said: serde_json::Value = serde_json::from_slice(&written.body).expect("JSON");
+    let said: Value = serde_json::from_slice(&written.body).expect("JSON");
     let link = said["link"].as_str().expect("a link");
     link.strip_prefix(&format!("http://{HOST}")).expect("a link of this site").to_owned()
 }
@@ -295,4 +300,147 @@ async fn admin_questions(site: &Site) -> Vec<Question> {
     let dashboard = site.get("/wp-admin/").await;
     let loaded = links(&dashboard).into_iter().filter(|link| link.contains(".js") || link.contains("load-"));
     pages.iter().map(|page| (*page).to_owned()).chain(loaded).map(Question::get).collect()
+}
+
+/// A page that says who WordPress thinks is asking, and what it was told by the gateway.
+const TOLD: &str = r#"<?php
+if (!isset($_GET['alone'])) { require __DIR__ . '/wp-load.php'; }
+$told = array_filter($_SERVER, fn ($name) => str_starts_with($name, 'HTTP_X_STRANGLER_'), ARRAY_FILTER_USE_KEY);
+header('Content-Type: application/json');
+echo json_encode(['user' => function_exists('wp_get_current_user') ? wp_get_current_user()->ID : null, 'told' => $told]);"#;
+
+/// WordPress behind a gateway that reads its logins: `/new` is a handler, and `/told.php` a page, for who is logged in.
+async fn checked(wordpress: &WordPress) -> Gateway {
+    let php = &wordpress.php;
+    php.put("told.php", TOLD);
+    wordpress.database.sql("create user reader@localhost; grant select on wordpress.* to reader@localhost");
+    let check = format!(
+        "[check.login]\nkind = \"session\"\npreset = \"wordpress\"\nsiteurl = \"http://{HOST}\"\n\
+         store = \"mysql://reader@localhost/wordpress?socket={}\"\n\
+         logged_in_key = {{ env = \"LOGGED_IN_KEY\" }}\nlogged_in_salt = {{ env = \"LOGGED_IN_SALT\" }}\n\
+         fields = {{ roles = \"roles\", email = \"user_email\" }}\n",
+        wordpress.database.socket().display(),
+    );
+    gateway()
+        .probe()
+        .env("LOGGED_IN_KEY", "key of LOGGED_IN in tests")
+        .env("LOGGED_IN_SALT", "salt of LOGGED_IN")
+        .toml(php.upstream("php = \"files\""))
+        .toml(check)
+        .toml("[[route]]\nname = \"blog\"\npath = \"/{*rest}\"\nlegacy = \"php\"\n")
+        .toml("[[route]]\npath = \"/told.php\"\nlegacy = \"php\"\ncheck = [\"login\"]\n")
+        .toml("[[route]]\npath = \"/new\"\nnew = \"hello\"\nserve = \"new\"\ncheck = [\"login\"]\n")
+        .start()
+        .await
+}
+
+/// The cookie by which WordPress knows who is logged in, `NAME=VALUE`.
+fn login_cookie(gateway: &Gateway, jar: &Jar) -> String {
+    let url = format!("http://{}/", gateway.address()).parse().expect("a URL");
+    let cookies = jar.cookies(&url).expect("cookies");
+    let cookies = cookies.to_str().expect("text");
+    cookies.split("; ").find(|cookie| cookie.starts_with("wordpress_logged_in_")).expect("a login").to_owned()
+}
+
+async fn asked(gateway: &Gateway, path: &str, cookie: &str) -> (u16, Value) {
+    let answer =
+        gateway.request("GET", path).header("host", HOST).header(COOKIE, cookie).send().await.expect("an answer");
+    (answer.status().as_u16(), serde_json::from_str(&answer.text().await.expect("a body")).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn who_is_logged_in_at_wordpress_is_known_to_both_sides_until_wordpress_ends_it() {
+    let wordpress = wordpress().await;
+    let gateway = checked(&wordpress).await;
+    let jar = Arc::new(Jar::default());
+    let site = Site::new(gateway.address(), &jar);
+    install(&site).await;
+    assert_eq!(site.get("/new").await.status, 401);
+    log_in(&site).await;
+
+    let cookie = login_cookie(&gateway, &jar);
+    let (status, new) = asked(&gateway, "/new", &cookie).await;
+    assert_eq!((status, &new["user"], &new["roles"]), (200, &json!("1"), &json!(["administrator"])));
+    let (status, old) = asked(&gateway, "/told.php", &cookie).await;
+    assert_eq!((status, &old["user"], &old["told"]["HTTP_X_STRANGLER_USER"]), (200, &json!(1), &json!("1")));
+    assert_eq!(old["told"]["HTTP_X_STRANGLER_ROLES"], json!("administrator"));
+    assert_eq!(old["told"]["HTTP_X_STRANGLER_EMAIL"], json!("admin@example.com"));
+    let session = old["told"]["HTTP_X_STRANGLER_SESSION"].as_str().expect("a session");
+    assert!(session.len() == 64 && !cookie.contains(session), "WordPress's name of the session, which proves nothing");
+
+    let (name, value) = cookie.split_once('=').expect("a value");
+    let parts: Vec<&str> = value.split("%7C").collect();
+    let [user, expires, token, hmac] = parts[..] else { panic!("{value}") };
+    let expired = (expires.parse::<u64>().expect("a time") - 10_000_000).to_string();
+    let reversed: String = hmac.chars().rev().collect();
+    for forged in [
+        [user, expires, token, &reversed],
+        [user, &expired, token, hmac],
+        [user, expires, &token.to_lowercase(), hmac],
+        ["nobody", expires, token, hmac],
+        ["admin' OR '1'='1", expires, token, hmac],
+    ] {
+        let forged = format!("{name}={}", forged.join("%7C"));
+        assert_eq!(asked(&gateway, "/new", &forged).await.0, 401, "{forged}");
+        assert_eq!(asked(&gateway, "/told.php", &forged).await.0, 401, "{forged}");
+    }
+
+    log_out(&site).await;
+    assert_eq!(asked(&gateway, "/new", &cookie).await.0, 401, "the session is over for who kept the cookie too");
+
+    log_in(&site).await;
+    let elsewhere = login_cookie(&gateway, &jar);
+    assert_eq!(asked(&gateway, "/new", &elsewhere).await.0, 200);
+    wordpress.database.sql("delete from wordpress.wp_usermeta where meta_key = 'session_tokens'");
+    eventually("a login that was ended elsewhere is refused", || async {
+        (asked(&gateway, "/new", &elsewhere).await.0 == 401).then_some(())
+    })
+    .await;
+
+    log_in(&site).await;
+    let before = login_cookie(&gateway, &jar);
+    assert_eq!(asked(&gateway, "/new", &before).await.0, 200);
+    let nonce = rest_nonce(&site).await;
+    let word = json!({ "password": "another-horse-battery-staple-8" });
+    let changed =
+        page(site.request("POST", "/index.php?rest_route=/wp/v2/users/me").header("x-wp-nonce", nonce).json(&word))
+            .await;
+    assert!(changed.status == 200 && changed.text().contains("\"id\":1"), "{}", changed.text());
+    eventually("a new password ends the logins of before", || async {
+        (asked(&gateway, "/new", &before).await.0 == 401).then_some(())
+    })
+    .await;
+    assert!(!gateway.log().contains("LOGGED_IN in tests"), "the key is nowhere told");
+    for reason in ["signature", "unknown"] {
+        gateway.until_metric("strangler_check_refused_total", &[("check", "login"), ("reason", reason)], 1.0).await;
+    }
+}
+
+#[tokio::test]
+async fn while_wordpress_database_is_down_php_decides_and_handlers_are_not_asked() {
+    let wordpress = wordpress().await;
+    let gateway = checked(&wordpress).await;
+    let jar = Arc::new(Jar::default());
+    let site = Site::new(gateway.address(), &jar);
+    install(&site).await;
+    log_in(&site).await;
+    let cookie = login_cookie(&gateway, &jar);
+    assert_eq!(asked(&gateway, "/new", &cookie).await.0, 200);
+
+    wordpress.database.signal(Signal::STOP);
+    eventually("what was read is forgotten", || async {
+        (asked(&gateway, "/new", &cookie).await.0 == 503).then_some(())
+    })
+    .await;
+    let (status, old) = asked(&gateway, "/told.php?alone", &cookie).await;
+    assert_eq!((status, &old["told"]), (200, &json!([])), "PHP decides, and is told of nobody");
+    eventually("it is taken for down", || async {
+        asked(&gateway, "/new", &cookie).await;
+        let metrics = gateway.metrics().await;
+        (metrics.sum("strangler_check_store_up", &[("check", "login")]) == 0.0).then_some(())
+    })
+    .await;
+
+    wordpress.database.signal(Signal::CONT);
+    eventually("it is asked again", || async { (asked(&gateway, "/new", &cookie).await.0 == 200).then_some(()) }).await;
 }

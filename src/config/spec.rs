@@ -438,9 +438,14 @@ pub(super) static SESSION: Section = Section {
                 Default::Value("\"memory\""),
                 "Where sessions are: `\"memory\"`; `redis://host:6379/0`, `rediss://…` (TLS), `redis+unix:///path?db=0`, \
              `redis-sentinel://host:26379,…/NAME/0`, `redis-cluster://host:7000,…`; `php-files:/path` or, with `N` levels of \
-             folders, `php-files:N;/path`. An address with a password is a secret: `{ env = \"NAME\" }` or `{ file = \"path\" }`.",
+             folders, `php-files:N;/path`; with `preset = \"wordpress\"` `mysql://user@host:3306/NAME`. An address with a password is a secret: `{ env = \"NAME\" }` or `{ file = \"path\" }`.",
             ),
-            value("ca", PATH, Default::Absent, "Certificates (PEM) that `rediss` believes instead of the system's."),
+            value(
+                "ca",
+                PATH,
+                Default::Absent,
+                "Certificates (PEM) that `rediss` believes instead of the system's; `mysql` then speaks TLS or not at all.",
+            ),
             value(
                 "token",
                 "place or list of places",
@@ -505,7 +510,7 @@ pub(super) static SESSION: Section = Section {
             ),
             value(
                 "preset",
-                "`\"laravel\"` or `\"symfony\"`",
+                "`\"laravel\"`, `\"symfony\"` or `\"wordpress\"`",
                 Default::Absent,
                 "Reads the sessions of a framework ([guide](../guide/sessions.md)), which says itself who the user is; the keys that \
              follow belong to it.",
@@ -513,6 +518,7 @@ pub(super) static SESSION: Section = Section {
         ],
         LARAVEL,
         SYMFONY,
+        WORDPRESS,
     ],
 };
 
@@ -561,6 +567,30 @@ pub(super) static SYMFONY: &[Key] = &[
         Default::Absent,
         "`symfony` needs it: the property of the user's class that says who it is, like `email`.",
     ),
+];
+
+/// Of a session check with `preset = "wordpress"`.
+pub(super) static WORDPRESS: &[Key] = &[
+    value(
+        "logged_in_key",
+        "`{ env = \"NAME\" }` or `{ file = \"path\" }`",
+        Default::Absent,
+        "`wordpress` needs it: the site's `LOGGED_IN_KEY`.",
+    ),
+    value(
+        "logged_in_salt",
+        "`{ env = \"NAME\" }` or `{ file = \"path\" }`",
+        Default::Absent,
+        "`wordpress` needs it: the site's `LOGGED_IN_SALT`.",
+    ),
+    value(
+        "siteurl",
+        STRING,
+        Default::Absent,
+        "`wordpress`: its option `siteurl`, letter by letter, after which the cookie of a login is named. A site that names \
+         it otherwise has `token = \"cookie:NAME\"` instead.",
+    ),
+    value("table_prefix", STRING, Default::Value("\"wp_\""), "`wordpress`: its `$table_prefix`."),
 ];
 
 pub(super) static JWT: Section = Section {
@@ -782,7 +812,12 @@ pub(super) static SIGNATURE: Section = Section {
             "While the Redis of `nonces` cannot be asked or is full: all are refused; or what this gateway remembers decides, as with \
              `nonces = \"memory\"`, and each gateway may accept a request once.",
         ),
-        value("ca", PATH, Default::Absent, "Certificates (PEM) that `rediss` believes instead of the system's."),
+        value(
+            "ca",
+            PATH,
+            Default::Absent,
+            "Certificates (PEM) that `rediss` believes instead of the system's; `mysql` then speaks TLS or not at all.",
+        ),
         value(
             "capacity",
             NUMBER,

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::eventually_within;
 use crate::support::gateway::{Gateway, gateway, run};
+use crate::support::mariadb::mariadb_with;
 use crate::support::php::{Php, php};
 use crate::support::redis::{Redis, redis, redis_with, sentinel};
 
@@ -188,15 +189,50 @@ async fn without_redis_php_decides_for_itself_and_the_new_side_is_not_asked() {
     }
     let down = [("check", "login")];
     gateway.until_gauge("strangler_check_store_up", &down, 0.0).await;
-    let started = Instant::now();
+    let asked_for = Instant::now();
+    let tried = async || operations(&gateway, &["error", "timeout"]).await;
+    let (tried_before, turned_away) = (tried().await, operations(&gateway, &["rejected"]).await);
     for _ in 0..100 {
         assert_eq!(asked(&gateway, "/new", "PHPSESSID=0123456789abcdef0").await.0, 503);
     }
-    assert!(
-        started.elapsed() < Duration::from_millis(1500),
-        "an open breaker answers at once: {:?}",
-        started.elapsed()
-    );
+    // One a second tries; the others wait for nothing.
+    let probes = asked_for.elapsed().as_secs_f64().floor() + 1.0;
+    assert!(tried().await - tried_before <= probes, "of {probes}");
+    assert!(operations(&gateway, &["rejected"]).await - turned_away >= 100.0 - probes, "of {probes}");
+}
+
+/// How many operations on the store came to one of these ends.
+async fn operations(gateway: &Gateway, results: &[&str]) -> f64 {
+    let metrics = gateway.metrics().await;
+    let of = |result| metrics.sum("strangler_check_store_operations_total", &[("check", "login"), ("result", result)]);
+    results.iter().map(|result| of(*result)).sum()
+}
+
+#[tokio::test]
+async fn a_session_is_read_once_however_many_ask_for_it_at_the_same_moment() {
+    let redis = redis().await;
+    let php = php().start().await;
+    let gateway = application(
+        &php,
+        &check(&format!("redis://{}", redis.address()), "prefix = \"s:\"\nformat = \"json\"\ncache = \"60s\""),
+    )
+    .await;
+    for id in 0..20 {
+        redis.command(&["SET", &format!("s:known{id}"), r#"{"auth":{"user_id":7}}"#]);
+    }
+    let mut answers = Vec::new();
+    for id in 0..20 {
+        for name in ["known", "nobody"] {
+            let cookie = format!("PHPSESSID={name}{id}");
+            let crowd = futures_util::future::join_all((0..50).map(|_| asked(&gateway, "/new", &cookie))).await;
+            answers.extend(crowd.into_iter().map(|(status, _)| (name, status)));
+        }
+    }
+    let unanswered = answers.iter().filter(|(_, status)| *status == 503).count();
+    let right = |(name, status): &&(&str, u16)| *status == if *name == "known" { 200 } else { 401 };
+    assert_eq!(answers.iter().filter(right).count() + unanswered, 2000);
+    let reads = redis.calls("getrange");
+    assert!(reads <= 40 + unanswered, "40 sessions were read {reads} times, {unanswered} requests had no answer");
 }
 
 #[tokio::test]
@@ -256,13 +292,18 @@ async fn a_failover_of_sentinel_is_followed() {
     assert_eq!(asked(&gateway, "/new", "PHPSESSID=a").await.0, 200);
     drop(first);
     eventually_within(Duration::from_secs(10), "another primary", async || {
-        second.command(&["ROLE"]).contains("master").then_some(())
+        let named = sentinel.command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "shop"]);
+        (second.command(&["ROLE"]).contains("master") && named.contains(&second.port().to_string())).then_some(())
     })
     .await;
-    eventually_within(Duration::from_secs(3), "it is found", async || {
+    let failed = async || operations(&gateway, &["error", "timeout"]).await;
+    let before = failed().await;
+    eventually_within(Duration::from_secs(10), "it is found", async || {
         (asked(&gateway, "/new", "PHPSESSID=a").await.0 == 200).then_some(())
     })
     .await;
+    // After five failures in a row it is tried once a second: two seconds are two more.
+    assert!(failed().await - before <= 7.0, "it was tried {} times in vain", failed().await - before);
 }
 
 #[tokio::test]
@@ -355,6 +396,48 @@ fn certificates(dir: &std::path::Path) {
         openssl x509 -req -in req.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out cert.pem\n";
     let made = std::process::Command::new("sh").arg("-c").arg(script).current_dir(dir).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+#[tokio::test]
+async fn a_database_is_reached_by_tls_if_it_is_the_one_that_was_meant() {
+    let (dir, foreign) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    certificates(dir.path());
+    certificates(foreign.path());
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let database =
+        mariadb_with(&[format!("--ssl-cert={}", at("cert.pem")), format!("--ssl-key={}", at("key.pem"))]).await;
+    database.sql(
+        "create database blog; use blog;
+         create table wp_users (ID bigint unsigned, user_login varchar(60), user_email varchar(100), user_pass varchar(255));
+         create table wp_usermeta (umeta_id bigint unsigned, user_id bigint unsigned, meta_key varchar(255), meta_value longtext);
+         create user reader@'%' identified by 's3cret' require ssl; grant select on blog.* to reader@'%';",
+    );
+    for name in ["localhost", "127.0.0.1"] {
+        std::fs::write(at(name), format!("mysql://reader:s3cret@{name}:{}/blog", database.port())).unwrap();
+    }
+    let probed = |host: &str, ca: &std::path::Path| {
+        let text = format!(
+            "[listen]\nhttp = \"127.0.0.1:0\"\n[upstream.app]\nhttp = \"http://127.0.0.1:1\"\n\
+             [check.a]\nkind = \"session\"\npreset = \"wordpress\"\nsiteurl = \"http://blog.example\"\n\
+             store = {{ file = \"{}\" }}\nca = \"{}\"\n\
+             logged_in_key = {{ file = \"{}\" }}\nlogged_in_salt = {{ file = \"{}\" }}\n\
+             [[route]]\npath = \"/\"\nlegacy = \"app\"\ncheck = [\"a\"]\n",
+            at(host),
+            ca.join("ca.pem").display(),
+            at("key.pem"),
+            at("cert.pem"),
+        );
+        std::fs::write(at("routes.toml"), text).unwrap();
+        let (code, out, _) = run(&["check", "--probe"], dir.path());
+        assert!(!out.contains("s3cret") && !out.contains("reader"), "{out}");
+        (code, out)
+    };
+    let (code, out) = probed("localhost", dir.path());
+    assert!(code == 0 && out.contains(&format!("localhost:{}/blog/wp_users answers", database.port())), "{out}");
+    for (host, ca) in [("localhost", foreign.path()), ("127.0.0.1", dir.path())] {
+        let (code, out) = probed(host, ca);
+        assert!(code == 1 && out.contains("cannot be reached") && out.contains("certificate"), "{out}");
+    }
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use super::{eventually, free_port, temp_dir};
 /// A running MariaDB.
 #[derive(Debug)]
 pub struct Mariadb {
-    _process: Process,
+    process: Process,
     _dir: TempDir,
     socket: PathBuf,
     port: u16,
@@ -20,6 +20,11 @@ pub struct Mariadb {
 
 /// Creates the system tables and starts it; root has no password.
 pub async fn mariadb() -> Mariadb {
+    mariadb_with(&[]).await
+}
+
+/// The same with further settings.
+pub async fn mariadb_with(settings: &[String]) -> Mariadb {
     let dir = temp_dir("mariadb");
     let data = dir.path().join("data");
     let made = Command::new("mariadb-install-db")
@@ -38,9 +43,10 @@ pub async fn mariadb() -> Mariadb {
         .arg(format!("--port={port}"))
         .arg(format!("--pid-file={}", dir.path().join("db.pid").display()))
         .args(["--bind-address=127.0.0.1", "--user=root", "--innodb-flush-log-at-trx-commit=0"])
-        .args(["--innodb-buffer-pool-size=32M", "--performance-schema=OFF", "--skip-name-resolve"]);
+        .args(["--innodb-buffer-pool-size=32M", "--performance-schema=OFF", "--skip-name-resolve"])
+        .args(settings);
     let process = Process::start("mariadbd", &command, &dir.path().join("db.out"), None, Signal::KILL);
-    let database = Mariadb { _process: process, _dir: dir, socket, port };
+    let database = Mariadb { process, _dir: dir, socket, port };
     eventually("MariaDB answers", || async { database.try_sql("select 1").ok() }).await;
     database
 }
@@ -51,9 +57,19 @@ impl Mariadb {
         &self.socket
     }
 
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Host and port.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Stops it where it is, or lets it go on.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// Runs statements and gives what they print.

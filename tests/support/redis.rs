@@ -74,6 +74,13 @@ impl Redis {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// How often this command was run.
+    pub fn calls(&self, command: &str) -> usize {
+        let told = self.command(&["INFO", "commandstats"]);
+        let line = told.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
+    }
+
     /// Runs one command by `redis-cli` and gives what it prints.
     pub fn command(&self, words: &[&str]) -> String {
         let output = Command::new("redis-cli").arg("-p").arg(self.port.to_string()).args(words).output();

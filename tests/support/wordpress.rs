@@ -19,7 +19,7 @@ pub const ADMIN: (&str, &str) = ("admin", "correct-horse-battery-staple-9");
 #[derive(Debug)]
 pub struct WordPress {
     pub php: Php,
-    _database: Mariadb,
+    pub database: Mariadb,
     _dir: TempDir,
 }
 
@@ -37,7 +37,7 @@ pub async fn wordpress() -> WordPress {
     still_chance(&root);
     std::fs::create_dir_all(root.join("wp-content/uploads")).expect("the uploads");
     let php = php().root(&root).children(4).ini("memory_limit", "256M").ini("display_errors", "0").start().await;
-    WordPress { php, _database: database, _dir: dir }
+    WordPress { php, database, _dir: dir }
 }
 
 fn configuration(database: &Mariadb) -> String {
@@ -148,6 +148,14 @@ pub async fn log_in(site: &Site) {
         .await;
     assert_eq!(answer.status, 302, "{}", answer.text());
     assert!(answer.headers.iter().any(|(name, value)| name == "set-cookie" && value.contains("wordpress_logged_in_")));
+}
+
+/// Logs out by the link of the administration's pages.
+pub async fn log_out(site: &Site) {
+    let found = links(&site.get("/wp-admin/").await);
+    let link = found.iter().find(|link| link.contains("action=logout")).expect("a link to log out");
+    let answer = site.get(link).await;
+    assert_eq!(answer.status, 302, "{}", answer.text());
 }
 
 /// The nonce the editor uses for the REST API.

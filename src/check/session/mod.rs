@@ -17,16 +17,19 @@ use ::http::header::LOCATION;
 use ::http::{HeaderMap, HeaderName, Response, StatusCode};
 use bytes::Bytes;
 
-use self::cache::Cache;
+use self::cache::{Cache, Look};
 use self::format::{FieldPath, Value, Wanted};
 use self::preset::Application;
 use super::identity::Untellable;
-use super::store::{Store, StoreError};
+use super::store::{self, Store, StoreError};
 use super::token::{self, NoToken, Place};
 use super::wechat::{self, Login, Sliding};
 use super::{Identity, Refused, Verdict, clock};
 use crate::http::Answer;
 use crate::http::cookie::{self, Found};
+
+/// How long one who reads a session is waited for: a reading, and that a login is kept alive.
+const PATIENCE: Duration = store::BUDGET.saturating_mul(2);
 
 /// What routes.toml says of it, but for the store.
 #[derive(Clone, Debug, PartialEq)]
@@ -122,7 +125,7 @@ impl Session {
 
     /// The key under which the store has the session of this id.
     pub(crate) fn key(&self, id: &str) -> String {
-        [&*self.settings.prefix, id].concat()
+        [&*self.settings.prefix, self.settings.application.key(id)].concat()
     }
 
     /// The header fields in which a request can name a session.
@@ -217,16 +220,35 @@ impl Session {
     }
 
     async fn look_up(&self, id: &str) -> Result<Finding, StoreError> {
-        if let Some(finding) = self.cache.get(id, Instant::now()) {
-            return Ok(finding);
+        loop {
+            match self.cache.look(id, Instant::now()) {
+                Look::Found(finding) => return Ok(finding),
+                Look::Lead(flight) => {
+                    let answer = self.find(id).await;
+                    flight.land(answer.clone(), Instant::now());
+                    return answer;
+                }
+                Look::Follow(mut answer) => {
+                    let told = tokio::time::timeout(PATIENCE, answer.wait_for(Option::is_some));
+                    match told.await.map(|told| told.ok().and_then(|answer| answer.clone())) {
+                        Ok(Some(answer)) => return answer,
+                        // Whoever read it is gone, with a client that had no patience: then somebody else does.
+                        Ok(None) => {}
+                        Err(_) => return self.find(id).await,
+                    }
+                }
+                Look::Alone => return self.find(id).await,
+            }
         }
-        let finding = match self.store.read(&self.key(id)).await? {
+    }
+
+    /// What the store has of a session.
+    async fn find(&self, id: &str) -> Result<Finding, StoreError> {
+        Ok(match self.store.read(&self.key(id)).await? {
             Some(stored) if wechat::is_id(id) => self.read_login(id, &stored).await,
             Some(stored) => self.read(id, &stored),
             None => Finding::Nobody("unknown"),
-        };
-        self.cache.keep(id, finding.clone(), Instant::now());
-        Ok(finding)
+        })
     }
 
     /// What the session of a login says, which the gateway made and keeps alive itself.
@@ -249,6 +271,11 @@ impl Session {
     /// What the bytes of a session say.
     fn read(&self, id: &str, stored: &Bytes) -> Finding {
         let application = &self.settings.application;
+        match application.objection(id, stored, clock::now().cast_signed()) {
+            Ok(None) => {}
+            Ok(Some(reason)) => return Finding::Nobody(reason),
+            Err(_) => return Finding::Unclear,
+        }
         let Ok(found) = application.read(stored, &self.wanted) else { return Finding::Unclear };
         let user = match application.user(found.get(0)) {
             Ok(Some(user)) => user,
@@ -264,13 +291,14 @@ impl Session {
             }
         }
         let told = fields.iter().map(|(header, text)| (*header, &**text));
-        match Identity::new(Some(user.as_bytes()), Some(id.as_bytes()), told) {
+        match Identity::new(Some(user.as_bytes()), Some(application.told(id).as_bytes()), told) {
             Ok(identity) => Finding::Known(identity),
             Err(_) => Finding::Unclear,
         }
     }
 }
 
+/// Seconds since 1970.
 fn refused(reason: &'static str) -> Verdict {
     Verdict::Refuse(Refused::new(Answer::NotLoggedIn, reason))
 }

@@ -1,4 +1,4 @@
-//! Where sessions and spent nonces are kept: in this process, in Redis, or in PHP's session files.
+//! Where sessions and spent nonces are kept: in this process, in Redis, in PHP's session files, or in a database.
 //!
 //! A store holds bytes under keys and knows nothing of what they mean. Whatever state it is in, an
 //! operation ends within [`BUDGET`]; only so many may be under way at once, and what goes beyond is
@@ -9,6 +9,7 @@ mod breaker;
 mod figures;
 mod files;
 mod memory;
+mod mysql;
 mod redis;
 
 use std::fmt;
@@ -23,6 +24,8 @@ use self::figures::Figures;
 pub(crate) use self::figures::{Outcome, Totals};
 pub(crate) use self::files::Folder;
 use self::memory::Memory;
+use self::mysql::Mysql;
+pub(crate) use self::mysql::MysqlAddress;
 use self::redis::Redis;
 pub(crate) use self::redis::RedisAddress;
 
@@ -40,6 +43,8 @@ pub(crate) enum Address {
     Memory,
     Redis(RedisAddress),
     PhpFiles(Folder),
+    /// WordPress's users: read only.
+    Mysql(MysqlAddress),
 }
 
 impl fmt::Display for Address {
@@ -49,6 +54,7 @@ impl fmt::Display for Address {
             Self::Memory => f.write_str("memory"),
             Self::Redis(address) => write!(f, "{address}"),
             Self::PhpFiles(folder) => write!(f, "php-files:{}", folder.path.display()),
+            Self::Mysql(address) => write!(f, "{address}"),
         }
     }
 }
@@ -78,6 +84,7 @@ enum Kind {
     Memory(Memory),
     Redis(Box<Redis>),
     PhpFiles,
+    Mysql(Box<Mysql>),
 }
 
 /// A backend as one check uses it: with figures of its own.
@@ -93,6 +100,7 @@ impl Backend {
             Address::Memory => Kind::Memory(Memory::default()),
             Address::Redis(address) => Kind::Redis(Box::new(Redis::new(address.clone()))),
             Address::PhpFiles(_) => Kind::PhpFiles,
+            Address::Mysql(address) => Kind::Mysql(Box::new(Mysql::new(address.clone()))),
         };
         Self { address, kind, in_flight: ThreadLocal::new(), made: SystemTime::now() }
     }
@@ -154,12 +162,13 @@ impl Store {
                 (Kind::Redis(redis), _) => redis.read(key).await,
                 (Kind::PhpFiles, Address::PhpFiles(folder)) => files::read(folder, key, place).await,
                 (Kind::PhpFiles, _) => Err(Failed::Error),
+                (Kind::Mysql(mysql), _) => mysql.read(key, place).await,
             },
         )
         .await
     }
 
-    /// Sets a key for as long as `ttl`. PHP's files have no lifetime of their own: PHP collects them.
+    /// Sets a key for as long as `ttl`. A database is never written to. PHP's files have no lifetime of their own: PHP collects them.
     pub(crate) async fn write(&self, key: &str, value: Bytes, ttl: Duration) -> Result<(), StoreError> {
         if value.len() > LARGEST {
             return Err(StoreError::Unfit);
@@ -171,6 +180,7 @@ impl Store {
                 (Kind::Redis(redis), _) => redis.write(key, &value, ttl).await,
                 (Kind::PhpFiles, Address::PhpFiles(folder)) => files::write(folder, key, value, place).await,
                 (Kind::PhpFiles, _) => Err(Failed::Error),
+                (Kind::Mysql(_), _) => Err(Failed::Refused),
             },
         )
         .await
@@ -188,6 +198,7 @@ impl Store {
                 (Kind::Redis(redis), _) => redis.touch(key, ttl).await,
                 (Kind::PhpFiles, Address::PhpFiles(folder)) => files::touch(folder, key, place).await,
                 (Kind::PhpFiles, _) => Err(Failed::Error),
+                (Kind::Mysql(_), _) => Err(Failed::Refused),
             },
         )
         .await
@@ -205,13 +216,15 @@ impl Store {
                 (Kind::Redis(redis), _) => redis.delete(key).await,
                 (Kind::PhpFiles, Address::PhpFiles(folder)) => files::delete(folder, key, place).await,
                 (Kind::PhpFiles, _) => Err(Failed::Error),
+                (Kind::Mysql(_), _) => Err(Failed::Refused),
             },
         )
         .await
     }
 
     /// Sets a key that is not there, for as long as `ttl`, and says whether it was not: of all that try, one does it.
-    /// Never tried twice: where it fails, nobody knows whether the key is there now. PHP's files cannot do this.
+    /// Never tried twice: where it fails, nobody knows whether the key is there now. PHP's files and a
+    /// database cannot do this.
     pub(crate) async fn set_if_absent(&self, key: &str, ttl: Duration) -> Result<bool, StoreError> {
         self.counted(
             |_: &bool| Outcome::Done,
@@ -219,6 +232,7 @@ impl Store {
                 Kind::Memory(memory) => memory.set_if_absent(key, ttl, Instant::now()),
                 Kind::Redis(redis) => redis.set_if_absent(key, ttl).await,
                 Kind::PhpFiles => Err(Failed::Error),
+                Kind::Mysql(_) => Err(Failed::Refused),
             },
         )
         .await
@@ -229,7 +243,7 @@ impl Store {
     /// A cluster replaces its servers unseen.
     pub(crate) fn whole_since(&self) -> SystemTime {
         match &self.backend.kind {
-            Kind::Memory(_) | Kind::PhpFiles => self.backend.made,
+            Kind::Memory(_) | Kind::PhpFiles | Kind::Mysql(_) => self.backend.made,
             Kind::Redis(redis) => redis.whole_since().unwrap_or(self.backend.made),
         }
     }
@@ -238,6 +252,7 @@ impl Store {
     pub(crate) fn is_up(&self) -> bool {
         match &self.backend.kind {
             Kind::Memory(_) | Kind::PhpFiles => true,
+            Kind::Mysql(mysql) => mysql.is_up(),
             Kind::Redis(redis) => redis.is_up(),
         }
     }
@@ -251,6 +266,7 @@ impl Store {
     pub(crate) async fn probe(&self) -> Result<(), String> {
         match (&self.backend.kind, &self.backend.address) {
             (Kind::Redis(redis), _) => redis.probe().await,
+            (Kind::Mysql(mysql), _) => mysql.probe().await,
             (Kind::PhpFiles, Address::PhpFiles(folder)) => files::probe(folder),
             (Kind::Memory(_) | Kind::PhpFiles, _) => Ok(()),
         }
@@ -280,4 +296,33 @@ impl Store {
 /// Gives an operation its time and no more.
 async fn in_time<T>(operation: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
     tokio::time::timeout(BUDGET, operation).await.unwrap_or(Err(Failed::Timeout))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_that_is_known_to_be_down_is_not_waited_for() {
+        // Nothing listens at port 1.
+        let redis = RedisAddress::parse("redis://127.0.0.1:1", None).unwrap();
+        let mysql = MysqlAddress::parse("mysql://reader@127.0.0.1:1/shop", None).unwrap();
+        for address in [Address::Redis(redis), Address::Mysql(mysql)] {
+            let store = Store::new(&Arc::new(Backend::new(address)));
+            let asking = async {
+                while store.is_up() {
+                    assert_eq!(store.read("a").await, Err(StoreError::Down));
+                }
+                let since = Instant::now();
+                let answers: Vec<_> = (0..1000).map(|_| store.read("a").now_or_never()).collect();
+                let waited = answers.iter().filter(|answer| answer.is_none()).count();
+                assert!(waited as u64 <= 1 + since.elapsed().as_secs(), "only one a second tries: {waited}");
+                assert!(answers.into_iter().flatten().all(|answer| answer == Err(StoreError::Down)));
+            };
+            LocalSet::new().run_until(asking).await;
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::reader::{Reader, Value, boolean, duration, list, not_yet, one_of, text};
+use super::super::reader::{Reader, Value, boolean, duration, list, one_of, text};
 use super::super::spec;
 use super::super::upstream::secret;
 use super::session::{ReadPath, field};
@@ -10,6 +10,7 @@ use crate::check::session::format::{FieldPath, Format};
 use crate::check::session::preset::Application;
 use crate::check::session::preset::laravel::{self, Cipher, Keys, Laravel, Layers};
 use crate::check::session::preset::symfony::{self, Symfony};
+use crate::check::session::preset::wordpress::{self, Salt, WordPress};
 use crate::check::store::Address;
 use crate::check::token::Place;
 
@@ -23,12 +24,17 @@ pub(super) struct Preset {
     pub(super) path: ReadPath,
     /// How long a session in files lives that nobody uses.
     pub(super) lifetime: Option<Duration>,
+    /// The tables of a database.
+    pub(super) tables: Option<String>,
+    /// Where it has its token, where the file does not say.
+    pub(super) token: Option<Place>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Framework {
     Laravel,
     Symfony,
+    WordPress,
 }
 
 pub(super) fn read(reader: &Reader<'_>, tokens: Option<&[Place]>, address: Option<&Address>) -> Option<Preset> {
@@ -36,31 +42,36 @@ pub(super) fn read(reader: &Reader<'_>, tokens: Option<&[Place]>, address: Optio
         Some(framework) => Some(framework?),
         None => None,
     };
+    let keys_of = [
+        (Framework::Laravel, spec::LARAVEL, "laravel"),
+        (Framework::Symfony, spec::SYMFONY, "symfony"),
+        (Framework::WordPress, spec::WORDPRESS, "wordpress"),
+    ];
+    for (_, keys, whose) in keys_of.into_iter().filter(|(of, ..)| framework != Some(*of)) {
+        foreign(reader, keys, whose);
+    }
+    if framework != Some(Framework::WordPress) && matches!(address, Some(Address::Mysql(_))) {
+        let remedy = "name the store of the sessions, or add preset = \"wordpress\"";
+        reader.sheet.fault(reader.span_of("store"), "a database holds no sessions but WordPress's", remedy);
+    }
     match framework {
-        None => {
-            foreign(reader, spec::LARAVEL, "laravel");
-            foreign(reader, spec::SYMFONY, "symfony");
-            plain(reader, address)
-        }
+        None => plain(reader, address),
         Some(Framework::Laravel) => {
-            foreign(reader, spec::SYMFONY, "symfony");
             elsewhere(reader, address);
             laravel(reader, tokens, address)
         }
         Some(Framework::Symfony) => {
-            foreign(reader, spec::LARAVEL, "laravel");
             elsewhere(reader, address);
             symfony(reader, address)
         }
+        Some(Framework::WordPress) => wordpress(reader, tokens, address),
     }
 }
 
 fn framework(value: &Value<'_>) -> Option<Framework> {
-    if value.as_str()? == "wordpress" {
-        value.fault(not_yet("preset = wordpress", "reading WordPress's logins is"), "remove it");
-        return None;
-    }
-    one_of(&[("laravel", Framework::Laravel), ("symfony", Framework::Symfony)])(value)
+    one_of(&[("laravel", Framework::Laravel), ("symfony", Framework::Symfony), ("wordpress", Framework::WordPress)])(
+        value,
+    )
 }
 
 /// Keys of another preset than this one.
@@ -116,6 +127,8 @@ fn plain(reader: &Reader<'_>, address: Option<&Address>) -> Option<Preset> {
         user: user?,
         path: FieldPath::dotted,
         lifetime: None,
+        tables: None,
+        token: None,
     })
 }
 
@@ -150,6 +163,8 @@ fn laravel(reader: &Reader<'_>, tokens: Option<&[Place]>, address: Option<&Addre
         prefix: "",
         path: FieldPath::dotted,
         lifetime: Some(lifetime?),
+        tables: None,
+        token: None,
     })
 }
 
@@ -182,5 +197,66 @@ fn symfony(reader: &Reader<'_>, address: Option<&Address>) -> Option<Preset> {
         user: symfony::token_path(&firewall?),
         path: symfony::attribute_path,
         lifetime: None,
+        tables: None,
+        token: None,
     })
+}
+
+fn wordpress(reader: &Reader<'_>, tokens: Option<&[Place]>, address: Option<&Address>) -> Option<Preset> {
+    decided(reader, "user", "remove it; it is the ID of WordPress's user");
+    decided(reader, "format", "remove it");
+    decided(reader, "prefix", "remove it; table_prefix says how WordPress's tables begin");
+    if address.is_some_and(|address| !matches!(address, Address::Mysql(_))) {
+        let message = "WordPress keeps its logins in its database";
+        reader.sheet.fault(reader.span_of("store"), message, "write store = \"mysql://user@host:3306/NAME\"");
+    }
+    let site_url = match reader.given("siteurl", text) {
+        Some(site_url) => Some(site_url?),
+        None => None,
+    };
+    let token = match (&site_url, reader.node("token").and(tokens)) {
+        (Some(_), Some(_)) => {
+            let message = "siteurl says already which cookie it is";
+            reader.sheet.fault(reader.span_of("token"), message, "remove one of the two");
+            None
+        }
+        (Some(site_url), None) => Some(Place::Cookie(wordpress::cookie_name(site_url).into())),
+        (None, Some([Place::Cookie(_)])) => tokens?.first().cloned(),
+        (None, _) => {
+            let message = "WordPress has the login in a cookie whose name only the site knows";
+            let remedy = "add siteurl = \"https://…\", WordPress's option of that name, or token = \"cookie:NAME\"";
+            reader.sheet.fault(reader.span_of("token"), message, remedy);
+            None
+        }
+    };
+    let key = needed(reader, "logged_in_key", "{ env = \"LOGGED_IN_KEY\" }", secret);
+    let salt = needed(reader, "logged_in_salt", "{ env = \"LOGGED_IN_SALT\" }", secret);
+    let tables = reader.get("table_prefix", table_prefix);
+    let (key, salt) = (key?, salt?);
+    let made = Salt::new(&key, &salt);
+    if made.is_none() {
+        let message =
+            "WordPress would not use this key with this salt: one is empty or its placeholder, or both are the same";
+        let remedy = "write both in wp-config.php; those that WordPress made itself are in its table of options";
+        reader.sheet.fault(reader.span_of("logged_in_key"), message, remedy);
+    }
+    Some(Preset {
+        application: Application::WordPress(WordPress { salt: made? }),
+        prefix: "",
+        user: wordpress::user_path(),
+        path: FieldPath::dotted,
+        lifetime: None,
+        tables: Some(tables?),
+        token: Some(token?),
+    })
+}
+
+/// What a table's name may begin with, which stands in a statement as it is.
+fn table_prefix(value: &Value<'_>) -> Option<String> {
+    let prefix = text(value)?;
+    if prefix.len() > 64 || !prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        value.fault(format!("\"{prefix}\" cannot begin a table's name"), "use letters, digits and \"_\"");
+        return None;
+    }
+    Some(prefix)
 }

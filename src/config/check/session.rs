@@ -29,11 +29,13 @@ pub(super) fn settings(reader: &Reader<'_>) -> Option<(Settings, Address)> {
         None => None,
     };
     let (preset, mut address) = (preset?, address?);
-    if let Address::PhpFiles(folder) = &mut address {
-        folder.lifetime = preset.lifetime;
+    match (&mut address, &preset.tables) {
+        (Address::PhpFiles(folder), _) => folder.lifetime = preset.lifetime,
+        (Address::Mysql(database), Some(prefix)) => *database = database.with_tables(prefix),
+        _ => {}
     }
     let settings = Settings {
-        token: token?,
+        token: preset.token.map_or(token, |place| Some(vec![place]))?,
         prefix: prefix.unwrap_or_else(|| Some(preset.prefix.to_owned()))?,
         application: preset.application,
         user: preset.user,

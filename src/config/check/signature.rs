@@ -62,8 +62,13 @@ fn nonces(reader: &Reader<'_>) -> Option<NonceSettings> {
         return Some(NonceSettings::Off);
     }
     let address = store::address(reader, "nonces", CHOICE)?;
-    if matches!(address, Address::PhpFiles(_)) {
-        reader.sheet.fault(reader.span_of("nonces"), "PHP's session files keep no nonces", CHOICE);
+    let keeps_none = match address {
+        Address::PhpFiles(_) => Some("PHP's session files keep no nonces"),
+        Address::Mysql(_) => Some("a database keeps no nonces"),
+        Address::Memory | Address::Redis(_) => None,
+    };
+    if let Some(message) = keeps_none {
+        reader.sheet.fault(reader.span_of("nonces"), message, CHOICE);
     }
     Some(NonceSettings::Kept { address, capacity: capacity?, on_store_down: on_store_down? })
 }

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::super::reader::{Reader, Value, cause, path};
 use super::super::upstream::literal_or_secret;
-use crate::check::store::{Address, Backend, Folder, RedisAddress, Store};
+use crate::check::store::{Address, Backend, Folder, MysqlAddress, RedisAddress, Store};
 use crate::route::RouteTable;
 
 /// The stores of this file and of the one in force: what is kept in memory outlives a reload, and connections do.
@@ -67,6 +67,9 @@ fn read(value: &Value<'_>, ca: Option<Vec<u8>>, choice: &str) -> Option<Address>
     }
     if let Some(save_path) = text.strip_prefix("php-files:") {
         return folder(value, save_path);
+    }
+    if MysqlAddress::is_meant(&text) {
+        return MysqlAddress::parse(&text, ca).map(Address::Mysql).map_err(|fault| value.fault(fault, "")).ok();
     }
     if !RedisAddress::is_meant(&text) {
         let shown = if literal { format!("\"{text}\" is") } else { "there is".to_owned() };

@@ -37,8 +37,8 @@ fn run_php(script: &str, arguments: &[&str], input: String) -> String {
     let mut stdin = php.stdin.take().unwrap();
     let written = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
     let output = php.wait_with_output().unwrap();
-    written.join().unwrap().unwrap();
     assert!(output.status.success(), "{script} ended with {}", output.status);
+    written.join().unwrap().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -337,6 +337,39 @@ fn bounds_hold() {
 }
 
 #[test]
+fn however_deep_a_session_is_nested_no_reader_goes_after_it() {
+    const DEPTH: usize = 100_000;
+    let nested = |open: &str, close: &str| format!("{}{}", open.repeat(DEPTH), close.repeat(DEPTH));
+    let arrays = nested("a:1:{i:0;", "}");
+    let objects = nested("O:1:\"A\":1:{s:1:\"a\";", "}");
+    let igbinary = |open: &[u8]| [b"\0\0\0\x02", &*open.repeat(DEPTH), b"\0"].concat();
+    let sessions: [(Format, Vec<u8>); 11] = [
+        (Format::Json, nested("[", "]").into()),
+        (Format::Json, nested("{\"u\":", "}").into()),
+        (Format::Json, "[".repeat(DEPTH).into()),
+        (Format::Php, format!("u|{arrays}").into()),
+        (Format::Php, format!("u|{}", "a:1:{i:0;".repeat(DEPTH)).into()),
+        (Format::Php, format!("u|{}", objects.get(..MAX_BYTES - 2).unwrap()).into()),
+        (Format::PhpSerialize, arrays.clone().into()),
+        (Format::PhpSerialize, format!("a:1:{{s:1:\"u\";{}", objects.get(..MAX_BYTES - 20).unwrap()).into()),
+        (Format::PhpBinary, format!("\x01u{arrays}").into()),
+        (Format::Igbinary, igbinary(b"\x14\x01\x06\x00")),
+        (Format::Igbinary, igbinary(b"\x14\x01\x11\x01u")),
+    ];
+    // A stack on which a reader that went down with the data would not come far.
+    let reader = std::thread::Builder::new().stack_size(128 << 10).spawn(move || {
+        for (format, data) in &sessions {
+            for path in ["x", "u.x", "0.x", "u.u.u.x", "u.0.0.x"] {
+                let read = read_one(*format, data, path);
+                let why = read.expect_err("it is too deep").reason();
+                assert!(why.contains("deep"), "{format}, {} bytes: {why}", data.len());
+            }
+        }
+    });
+    reader.unwrap().join().unwrap();
+}
+
+#[test]
 fn what_only_some_versions_of_php_read_is_left_to_them() {
     assert!(read_one(Format::Php, b"!a|u|i:1;", "u").is_err());
     assert!(read_one(Format::PhpBinary, b"\x81ai:1;", "a").is_err());
@@ -345,6 +378,9 @@ fn what_only_some_versions_of_php_read_is_left_to_them() {
     assert!(read_one(Format::Php, b"u|i:1;rest", "u").is_err());
     assert!(read_one(Format::PhpSerialize, b"a:0:{}rest", "u").is_err());
     assert!(read_one(Format::PhpSerialize, b"O:1:\"A\":0:{}", "u").is_err());
+    assert!(read_one(Format::PhpSerialize, b"i:1;", "u").is_err());
+    let asked = json!([[BASE64.encode("u")]]);
+    assert_eq!(judge([(Format::PhpSerialize, &b"i:1;"[..], &asked)]), [None], "the judge outlives it");
     assert!(read_one(Format::Json, b"1", "u").is_err());
 }
 

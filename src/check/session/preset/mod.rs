@@ -5,7 +5,6 @@
 
 pub(crate) mod laravel;
 pub(crate) mod symfony;
-#[cfg_attr(not(test), expect(dead_code, reason = "it needs the database, which no check asks yet"))]
 pub(crate) mod wordpress;
 
 #[cfg(test)]
@@ -23,6 +22,7 @@ pub(crate) enum Application {
     Plain(Format),
     Laravel(laravel::Laravel),
     Symfony(symfony::Symfony),
+    WordPress(wordpress::WordPress),
 }
 
 impl Application {
@@ -32,6 +32,33 @@ impl Application {
             Self::Plain(Format::Json) => Some(token).filter(|token| is_token(token)),
             Self::Plain(_) | Self::Symfony(_) => Some(token).filter(|token| is_id_of_php(token)),
             Self::Laravel(laravel) => laravel.session_id(&token).map(Cow::Owned),
+            // The cookie itself: whom it is about is proved by all of it.
+            Self::WordPress(_) => Some(token).filter(|token| wordpress::LoginCookie::is_one(token)),
+        }
+    }
+
+    /// What a session of this id is found by in its store.
+    pub(super) fn key<'i>(&self, id: &'i str) -> &'i str {
+        match self {
+            Self::WordPress(wordpress) => wordpress.login(id),
+            Self::Plain(_) | Self::Laravel(_) | Self::Symfony(_) => id,
+        }
+    }
+
+    /// What both sides are told of the session.
+    pub(super) fn told<'i>(&self, id: &'i str) -> Cow<'i, str> {
+        match self {
+            Self::WordPress(wordpress) => Cow::Owned(wordpress.session(id)),
+            Self::Plain(_) | Self::Laravel(_) | Self::Symfony(_) => Cow::Borrowed(id),
+        }
+    }
+
+    /// Why nobody is logged in by what the store has under a key; `None`: nothing is to be said against it. `now` is
+    /// in seconds since 1970.
+    pub(super) fn objection(&self, id: &str, stored: &[u8], now: i64) -> Result<Option<&'static str>, Unreadable> {
+        match self {
+            Self::WordPress(wordpress) => wordpress.objection(id, stored, now),
+            Self::Plain(_) | Self::Laravel(_) | Self::Symfony(_) => Ok(None),
         }
     }
 
@@ -41,6 +68,7 @@ impl Application {
             Self::Plain(format) => format.read(stored, wanted),
             Self::Symfony(symfony) => symfony.format.read(stored, wanted),
             Self::Laravel(laravel) => laravel.read(stored, wanted),
+            Self::WordPress(_) => wordpress::WordPress::read(stored, wanted),
         }
     }
 
@@ -56,7 +84,7 @@ impl Application {
     /// The cookie with which the application itself logs somebody in who has no session.
     pub(super) fn remembering(&self) -> Option<&str> {
         match self {
-            Self::Plain(_) => None,
+            Self::Plain(_) | Self::WordPress(_) => None,
             Self::Laravel(laravel) => Some(&laravel.remembering),
             Self::Symfony(_) => Some(symfony::REMEMBERING),
         }
@@ -66,7 +94,7 @@ impl Application {
     pub(crate) fn writes(&self) -> Option<Format> {
         match self {
             Self::Plain(format) => Some(*format).filter(|format| *format != Format::Igbinary),
-            Self::Laravel(_) | Self::Symfony(_) => None,
+            Self::Laravel(_) | Self::Symfony(_) | Self::WordPress(_) => None,
         }
     }
 }

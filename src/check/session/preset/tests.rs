@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value as Json;
 
 use super::{laravel, symfony, wordpress};
-use crate::check::session::format::{Format, Value, Wanted};
+use crate::check::session::format::{FieldPath, Format, Value, Wanted};
 
 fn php(script: &str) -> Json {
     let script = format!("{}/src/check/session/preset/tests/{script}", env!("CARGO_MANIFEST_DIR"));
@@ -120,7 +120,6 @@ fn wordpress_believes_the_cookies_that_it_made() {
     for made in made["cookies"].as_array().unwrap() {
         let (hash, value) = (text(&made["hash"]), text(&made["cookie"]));
         let cookie = wordpress::LoginCookie::parse(value).unwrap();
-        assert_eq!(cookie.user_login(), "ann");
         assert_eq!(cookie.is_genuine(hash, &salt), Ok(true));
         assert_eq!(cookie.is_genuine("$P$Bnewpassword0000000000000000000", &salt), Ok(false));
         let other = wordpress::Salt::new("key of the site", "salt of another").unwrap();
@@ -129,9 +128,7 @@ fn wordpress_believes_the_cookies_that_it_made() {
         assert_eq!(wordpress::LoginCookie::parse(&forged).unwrap().is_genuine(hash, &salt), Ok(false));
         assert!(cookie.is_genuine("5f4dcc3b5aa765d61d8327deb882cf99", &salt).is_err(), "versions differ");
 
-        assert!(!cookie.is_expired(2_000_000_000, 0));
-        assert!(cookie.is_expired(2_000_000_001, 0));
-        assert!(!cookie.is_expired(2_000_000_001, wordpress::GRACE_SECONDS));
+        assert!(!cookie.is_expired(2_000_000_000) && cookie.is_expired(2_000_000_001));
     }
     let cookie = wordpress::LoginCookie::parse(text(&made["cookies"][0]["cookie"])).unwrap();
     for tokens in made["tokens"].as_array().unwrap() {
@@ -148,4 +145,45 @@ fn a_cookie_of_wordpress_has_four_parts_and_a_time() {
         assert!(wordpress::LoginCookie::parse(value).is_err(), "{value}");
     }
     assert!(wordpress::Salt::new("put your unique phrase here", "x").is_none());
+}
+
+#[test]
+fn what_wordpress_has_of_a_user_says_who_logs_in_and_what_may_be_told() {
+    let made = php("wordpress.php");
+    let site = wordpress::WordPress { salt: wordpress::Salt::new("key of the site", "salt of the site").unwrap() };
+    let (hash, cookie) = (text(&made["cookies"][0]["hash"]), text(&made["cookies"][0]["cookie"]));
+    let tokens = String::from_utf8(BASE64.decode(text(&made["tokens"][0])).unwrap()).unwrap();
+    let record = |hash: &str, tokens: Option<&str>, capabilities: Option<&str>| {
+        serde_json::json!({
+            "ID": "7", "user_login": "ann", "user_email": "ann@example.org", "user_pass": hash,
+            "session_tokens": tokens, "capabilities": capabilities,
+        })
+        .to_string()
+        .into_bytes()
+    };
+    assert_eq!(site.login(cookie), "ann");
+    assert_eq!(site.session(cookie).len(), 64);
+    let objection = |record: &[u8], now| site.objection(cookie, record, now);
+    let whole = record(hash, Some(&tokens), None);
+    assert_eq!(objection(&whole, 2_000_000_000), Ok(None));
+    assert_eq!(objection(&whole, 2_000_000_001), Ok(Some("expired")));
+    assert_eq!(objection(&record(hash, None, None), 0), Ok(Some("unknown")));
+    assert_eq!(objection(&record("$P$Bnewpassword0000000000000000000", Some(&tokens), None), 0), Ok(Some("signature")));
+    assert!(objection(&record(hash, Some("a:1:{"), None), 0).is_err() && objection(b"{", 0).is_err());
+
+    let wanted = ["ID", "user_email", "roles", "user_pass", "session_tokens"].map(|name| FieldPath::of(&[name]));
+    let wanted = Wanted::new(wanted.into()).unwrap();
+    let told = |capabilities| wordpress::WordPress::read(&record(hash, Some(&tokens), capabilities), &wanted);
+    let names =
+        |names: &[&'static str]| Value::List(names.iter().map(|name| Value::Text(name.as_bytes().into())).collect());
+    let fields = told(Some("a:3:{s:13:\"administrator\";b:1;s:6:\"editor\";b:0;s:6:\"a\";b:1\";b:1;}")).unwrap();
+    assert_eq!(fields.get(0).and_then(Value::as_id).as_deref(), Some("7"));
+    assert_eq!(fields.get(2), Some(&names(&["administrator", "a\";b:1"])));
+    assert_eq!((fields.get(3), fields.get(4)), (None, None), "what proves a login is told to nobody");
+    assert_eq!(told(None).unwrap().get(2), Some(&names(&[])));
+    for unreadable in
+        ["x", "a:1:{", "a:1:{s:9:\"editor\";b:1;}", "a:1:{i:0;s:6:\"editor\";}", "a:1:{s:1:\"a\";O:1:\"A\":0:{}}"]
+    {
+        assert!(told(Some(unreadable)).is_err(), "{unreadable}");
+    }
 }

@@ -58,5 +58,6 @@ function decode_session(string $format, string $bytes): ?array {
     $read = session_decode($bytes);
     $session = $_SESSION;
     session_abort();
-    return $read ? $session : null;
+    // One that is no array PHP takes as well: it is no session in which anything is set.
+    return $read && is_array($session) ? $session : null;
 }
