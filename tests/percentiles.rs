@@ -28,7 +28,11 @@ const EVERY: Duration = Duration::from_millis(10);
 fn delays(slowest: u64) -> Vec<u64> {
     let mut random = fastrand::Rng::with_seed(slowest);
     // The longest that each is drawn from doubles, so that most are short.
-    (0..REQUESTS).map(|n| if n % 30 == 7 { slowest } else { random.u64(5..=(12 << random.u32(0..5))) }).collect()
+    let mut page = || {
+        let longest = 12 << random.u32(0..5);
+        random.u64(5..=longest)
+    };
+    (0..REQUESTS).map(|n| if n % 30 == 7 { slowest } else { page() }).collect()
 }
 
 /// Sends the load and gives the exact P99 of how long it took.
