@@ -21,13 +21,18 @@ const REQUESTS: usize = 500;
 /// A request leaves this long after the one before, whatever became of that.
 const EVERY: Duration = Duration::from_millis(10);
 
-/// How long each request is to take, in milliseconds: spread from 5 to 200 as pages are, one in thirty far beyond.
+/// How long each request is to take, in milliseconds: spread from 5 to 192 as pages are, one in thirty far beyond.
 ///
 /// Those beyond are alike and long: what a busy machine adds to them is little, so that the clock of who asks and that
 /// of the gateway, which begins to count when it has read the request, agree far better than [`TOLERANCE`].
 fn delays(slowest: u64) -> Vec<u64> {
     let mut random = fastrand::Rng::with_seed(slowest);
-    (0..REQUESTS).map(|n| if n % 30 == 7 { slowest } else { (5.0 * 40_f64.powf(random.f64())) as u64 }).collect()
+    // The longest that each is drawn from doubles, so that most are short.
+    let mut page = || {
+        let longest = 12 << random.u32(0..5);
+        random.u64(5..=longest)
+    };
+    (0..REQUESTS).map(|n| if n % 30 == 7 { slowest } else { page() }).collect()
 }
 
 /// Sends the load and gives the exact P99 of how long it took.

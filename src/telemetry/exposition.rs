@@ -210,7 +210,7 @@ impl Reading {
         out.family(&SERVICE, sides().map(|(labels, of)| (labels, Value::Histogram(&of.service))));
         out.family(&QUANTILE, sides().map(|(labels, of)| (labels, Value::Summary(of.quantiles(), &of.duration))));
         numbers(out, &BYTES_IN, sides().map(|(labels, of)| (labels, of.numbers.bytes_in)));
-        numbers(out, &BYTES_OUT, sides().map(|(labels, of)| (labels, of.numbers.bytes_out)))
+        numbers(out, &BYTES_OUT, sides().map(|(labels, of)| (labels, of.numbers.bytes_out)));
     }
 
     /// A reason has a series from its first refusal on: most never come up.
@@ -234,7 +234,7 @@ impl Reading {
         });
         numbers(out, &CHECK_PARITY, compared);
         let keys = self.gauges.keys.iter();
-        numbers(out, &KEY_USED, keys.map(|of| ([("check", &*of.check), ("key", &*of.key)], of.used)))
+        numbers(out, &KEY_USED, keys.map(|of| ([("check", &*of.check), ("key", &*of.key)], of.used)));
     }
 
     fn check_stores(&self, out: &mut Writer) {
@@ -248,7 +248,7 @@ impl Reading {
         let cached = checks().filter_map(|(check, of)| Some((check, of.cache?))).flat_map(|(check, (hits, misses))| {
             [("hit", hits), ("miss", misses)].map(|(result, count)| ([check, ("result", result)], count))
         });
-        numbers(out, &CHECK_CACHE, cached)
+        numbers(out, &CHECK_CACHE, cached);
     }
 
     fn table(&self, out: &mut Writer) {
@@ -265,7 +265,7 @@ impl Reading {
         );
         numbers(out, &GENERATION, [([], self.gauges.generation)]);
         let reloads = [("accepted", self.gauges.reloads_accepted), ("rejected", self.gauges.reloads_rejected)];
-        numbers(out, &RELOADS, reloads.map(|(result, count)| ([("result", result)], count)))
+        numbers(out, &RELOADS, reloads.map(|(result, count)| ([("result", result)], count)));
     }
 
     fn upstreams(&self, out: &mut Writer) {
@@ -296,7 +296,7 @@ impl Reading {
         let sides = || self.gauges.sides.iter().map(|of| ([("side", of.side)], of));
         numbers(out, &SIDE_CPU, sides().filter_map(|(labels, of)| Some((labels, of.cpu_seconds?))));
         numbers(out, &SIDE_MEMORY, sides().filter_map(|(labels, of)| Some((labels, of.memory_bytes?))));
-        numbers(out, &STALLS, self.gauges.handlers.iter().map(|of| ([("handler", &*of.name)], of.stalls)))
+        numbers(out, &STALLS, self.gauges.handlers.iter().map(|of| ([("handler", &*of.name)], of.stalls)));
     }
 
     fn process(&self, out: &mut Writer) {
@@ -306,7 +306,7 @@ impl Reading {
         numbers(out, &TRACES_DROPPED, [([], self.traces_dropped)]);
         numbers(out, &BUILD, [([("version", env!("CARGO_PKG_VERSION"))], 1_u64)]);
         numbers(out, &CPU, self.process.iter().map(|process| ([], process.cpu_seconds)));
-        numbers(out, &MEMORY, self.process.iter().map(|process| ([], process.resident_bytes)))
+        numbers(out, &MEMORY, self.process.iter().map(|process| ([], process.resident_bytes)));
     }
 }
 
@@ -317,7 +317,7 @@ impl Reading {
         self.check_stores(out);
         self.table(out);
         self.upstreams(out);
-        self.process(out)
+        self.process(out);
     }
 }
 
