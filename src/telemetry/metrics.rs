@@ -101,7 +101,7 @@ metrics! {
     CHECK_STORE_UP = Gauge "strangler_check_store_up" ["check"]
         "1 while the check's store is asked, 0 while it is taken for down and only probed";
     CHECK_CACHE = Counter "strangler_check_cache_total" ["check", "result"]
-        "Sessions that were remembered (hit) or had to be read (miss)";
+        "Sessions that were remembered or just being read (hit), or had to be read (miss)";
     SERVE = Gauge "strangler_route_serve" ["route", "serve"]
         "1 for the serve in force, 0 for the other";
     GENERATION = Gauge "strangler_config_generation" []

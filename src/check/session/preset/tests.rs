@@ -4,6 +4,7 @@ use std::process::Command;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use proptest::prelude::*;
 use serde_json::Value as Json;
 
 use super::{laravel, symfony, wordpress};
@@ -185,5 +186,18 @@ fn what_wordpress_has_of_a_user_says_who_logs_in_and_what_may_be_told() {
         ["x", "a:1:{", "a:1:{s:9:\"editor\";b:1;}", "a:1:{i:0;s:6:\"editor\";}", "a:1:{s:1:\"a\";O:1:\"A\":0:{}}"]
     {
         assert!(told(Some(unreadable)).is_err(), "{unreadable}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_cookie_and_no_capabilities_of_wordpress_make_a_reader_panic(
+        cookie in ".{0,40}(\\|.{0,20}){0,4}",
+        capabilities in "(a:[0-9]{1,2}:\\{)?(s:[0-9]{1,2}:\"|\";|b:1;|[a-zé]{0,3}|[:;{}\"]){0,20}\\}?",
+    ) {
+        let site = wordpress::WordPress { salt: wordpress::Salt::new("key", "salt").unwrap() };
+        let record = serde_json::json!({ "ID": "7", "user_pass": "$P$é", "capabilities": capabilities }).to_string();
+        let _ = site.objection(&cookie, record.as_bytes(), 0);
+        let _ = wordpress::WordPress::read(record.as_bytes(), &Wanted::one(FieldPath::of(&["roles"])));
     }
 }
