@@ -1,6 +1,7 @@
 # make demo    the shop behind the gateway, on routes.toml, ready to be flipped
 # make test    everything there is to test, on real PHP-FPM, Redis, MariaDB, WordPress
-# make bench   nginx and the gateway side by side: on the same PHP-FPM, and with checks on the same Redis
+# make bench   nginx and the gateway side by side: on the same PHP-FPM, and with checks on the same Redis; a scrape of
+#              1,000 routes
 
 .PHONY: demo test bench install-test-deps nextest
 
@@ -24,6 +25,7 @@ bench:
 	tests/install.sh bench
 	bench/compare/run.py
 	bench/checks/run.py
+	bench/scrape/run.py
 
 install-test-deps:
 	tests/install.sh tests

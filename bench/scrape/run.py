@@ -2,19 +2,19 @@
 """Measures a scrape of many routes: how long it takes in each format, and how long it delays a worker.
 
 Every route has two sides that have answered requests of widely spread durations (log-normal around 10 ms),
-for so long that the windows have slices. First the time from asking for /metrics to its last byte is taken,
-by a client on the same machine, the gateway being idle, and the CPU time that its control plane took. Then requests come at a fixed rate, without and with a
-scrape every half second, and the kernel's scheduler tells how long the worker was ready to run and had to
-wait for a processor (perf sched): the scrape runs on the control plane's thread, and no lock is shared with a
-worker, so that is all it can do to one.
+for so long that the windows have slices. First, the gateway being idle, the time from asking for /metrics to
+its last byte is taken by a client on the same machine, and the CPU time that its control plane took. Then
+requests come at a fixed rate, without and with a scrape every half second, and the kernel's scheduler tells
+how long the worker was ready to run and had to wait for a processor (perf sched): the scrape runs on the
+control plane's thread, and no lock is shared with a worker, so that is all it can do to one.
 
 Everything runs on loopback in a temporary folder and ends by itself.
 """
 import argparse, json, os, pathlib, re, shutil, signal, socket, statistics, subprocess, sys, threading, time
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "compare"))
-from run import ROOT, Bench, answers, free_port, machine, wait_for  # noqa: E402
+sys.path.insert(0, str(HERE.parent))
+from stand import ROOT, Bench, answers, free_port, machine, wait_for  # noqa: E402
 
 FORMATS = {
     "text": "text/plain",
