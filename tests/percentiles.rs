@@ -10,10 +10,10 @@ use futures_util::future::join_all;
 use serde_json::Value;
 
 use crate::support::client::Connection;
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Gateway, run};
 use crate::support::prometheus::{Prometheus, prometheus};
 use crate::support::upstream::{service, upstream};
-use crate::support::{eventually, gateway, php};
+use crate::support::{eventually, gateway, php, temp_dir};
 
 /// What it is to be wrong by at most.
 const TOLERANCE: f64 = 0.02;
@@ -82,7 +82,7 @@ async fn scraped(prometheus: &Prometheus, query: &str) -> Option<[f64; 2]> {
 }
 
 #[tokio::test]
-async fn dashboard_api_and_prometheus_tell_the_p99_that_the_load_had() {
+async fn dashboard_terminal_api_and_prometheus_tell_the_p99_that_the_load_had() {
     let php = php().children(32).start().await;
     let slow = get(async |Query(query): Query<Vec<(String, u64)>>| {
         tokio::time::sleep(Duration::from_millis(query[0].1)).await;
@@ -105,10 +105,16 @@ async fn dashboard_api_and_prometheus_tell_the_p99_that_the_load_had() {
     let exact = [legacy, load(&gateway, 515).await].map(|p99| p99.as_secs_f64() * 1e3);
 
     let asked = || async { compared(&gateway.admin_json("/api/compare?window=1m&latency=total").await) };
+    let (url, directory) = (format!("http://{}", gateway.admin()), temp_dir("percentiles"));
+    let top = || async {
+        let (_, told, _) = run(&["top", "--json", "--window", "1m", "--admin", &url], directory.path());
+        compared(&serde_json::from_str(&told).ok()?)
+    };
     let summary = "strangler_route_latency_seconds{side=\"SIDE\",quantile=\"0.99\"}";
     let native = "histogram_quantile(0.99, strangler_request_duration_seconds{side=\"SIDE\"})";
     let told = [
         ("the API", eventually("all is counted", asked).await),
+        ("top --json", eventually("all is told to the terminal", top).await),
         ("the dashboard's event", eventually("the dashboard has an event of all", || event(&gateway)).await),
         ("the summary in Prometheus", eventually("all is scraped", || scraped(&prometheus, summary)).await),
         ("the native histogram", eventually("all is scraped", || scraped(&prometheus, native)).await),
