@@ -118,11 +118,6 @@ struct Demand {
 }
 
 impl Demand {
-    /// Whether its first slice is not over.
-    fn is_new(&self) -> bool {
-        self.slices.is_empty() && self.minutes.is_empty()
-    }
-
     /// Ends the slice, in which requests were served for `worked` in sum.
     ///
     /// By Little's law that is what the pool was wanted for as well. The looks see what holds a process longer than
@@ -222,22 +217,19 @@ impl Watched {
     fn look(&mut self, php: &Php) {
         self.demand.sum += php.connections().in_use + php.waiting();
         self.demand.looks += 1;
-        // What processes spend counts from the moment they are found: one more slice, and much of a first load is missed.
-        if self.demand.is_new() && !self.processes(php).is_some_and(|processes| processes.are_found()) {
+        // What processes spend counts from when they are first looked at: not only at the end of the first slice. Once,
+        // since looking for them is a connection to the pool.
+        if self.processes.is_none() {
             self.cost(php);
         }
     }
 
-    fn processes(&mut self, php: &Php) -> Option<&mut Processes> {
+    fn cost(&mut self, php: &Php) -> Option<Cost> {
         let address = &php.settings().address;
         if !self.processes.as_ref().is_some_and(|processes| processes.is_of(address)) {
             (self.processes, self.read) = (Processes::of(address), Duration::ZERO);
         }
-        self.processes.as_mut()
-    }
-
-    fn cost(&mut self, php: &Php) -> Option<Cost> {
-        self.processes(php).and_then(Processes::look)
+        self.processes.as_mut().and_then(Processes::look)
     }
 
     fn end_slice(&mut self, serving: &Serving<'_>) -> PlaceCost {

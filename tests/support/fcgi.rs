@@ -37,6 +37,8 @@ pub struct Request {
 #[derive(Debug)]
 pub struct Call {
     stream: UnixStream,
+    /// Where this connection is to be counted, until it is.
+    uncounted: Option<Arc<AtomicUsize>>,
 }
 
 /// A running scripted server.
@@ -68,8 +70,8 @@ where
                     _ = &mut stopped => return,
                     accepted = listener.accept() => {
                         let Ok((stream, _)) = accepted else { return };
-                        counted.fetch_add(1, Ordering::SeqCst);
-                        tokio::task::spawn_local(script(Call { stream }));
+                        let uncounted = Some(Arc::clone(&counted));
+                        tokio::task::spawn_local(script(Call { stream, uncounted }));
                     }
                 }
             }
@@ -103,7 +105,7 @@ impl Fcgi {
         )
     }
 
-    /// How many connections were accepted.
+    /// How many connections came with a record: those that only look whose socket it is come without.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
@@ -134,6 +136,9 @@ impl Call {
     pub async fn record(&mut self) -> Option<(u8, Vec<u8>)> {
         let mut header = [0; 8];
         self.stream.read_exact(&mut header).await.ok()?;
+        if let Some(connections) = self.uncounted.take() {
+            connections.fetch_add(1, Ordering::SeqCst);
+        }
         assert_eq!(header[0], 1, "version");
         let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
         let mut content = vec![0; length + usize::from(header[6])];

@@ -169,11 +169,6 @@ impl Processes {
         matches!(address, Address::Unix(socket) if *socket == self.socket)
     }
 
-    /// Whether there was a pool at the last look.
-    pub(crate) fn are_found(&self) -> bool {
-        self.pool.is_some()
-    }
-
     /// Looks at the processes as they are now.
     pub(crate) fn look(&mut self) -> Option<Cost> {
         let alive =
