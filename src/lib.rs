@@ -49,7 +49,7 @@ pub mod protocol {
     pub use crate::check::jwt::jws;
     pub use crate::check::session::format as session;
     pub use crate::check::signature::{algorithm, parameters, rfc9421};
-    pub use crate::http::path;
+    pub use crate::http::{cookie, path};
     pub use crate::upstream::fastcgi::{record, reply};
 }
 

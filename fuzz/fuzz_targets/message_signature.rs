@@ -13,7 +13,8 @@ fuzz_target!(|fields: (&[u8], &[u8], &[u8])| {
         headers.insert(name, value);
     }
     let target = Uri::from_static("/foo?param=Value&Pet=dog&Pet=cat&a=%zz");
-    let message = Message { method: "POST", target: &target, authority: "shop.example", https: false, headers: &headers };
+    let message =
+        Message { method: "POST", target: &target, authority: "shop.example", https: false, headers: &headers };
     if let Ok(signed) = read(&message, None) {
         let lines: Vec<&str> = signed.base.split('\n').collect();
         assert_eq!(lines.len(), signed.covered.len() + 1);

@@ -30,7 +30,10 @@ fuzz_target!(|input: (u16, &[u8])| {
     if let Ok(Some((reply, _))) = whole {
         assert!((200..=599).contains(&reply.status.as_u16()));
         for (name, value) in &reply.headers {
-            assert!(!matches!(name.as_str(), "status" | "connection" | "transfer-encoding" | "x-accel-redirect" | "x-sendfile"));
+            assert!(!matches!(
+                name.as_str(),
+                "status" | "connection" | "transfer-encoding" | "x-accel-redirect" | "x-sendfile"
+            ));
             assert!(!value.as_bytes().iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n')));
         }
     }

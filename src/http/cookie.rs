@@ -9,16 +9,18 @@ use super::urlencoded::{Plus, decoded};
 
 /// A cookie that was looked for.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Found<'h> {
+pub enum Found<'h> {
     /// Its value, decoded: of several cookies of one name PHP takes the first.
     Value(Cow<'h, [u8]>),
     /// There is one that PHP would take for it though it is named otherwise.
     Alias,
+    /// Neither.
     Nothing,
 }
 
 /// Looks for the cookie of this name.
-pub(crate) fn find<'h>(headers: &'h HeaderMap, name: &str) -> Found<'h> {
+#[must_use]
+pub fn find<'h>(headers: &'h HeaderMap, name: &str) -> Found<'h> {
     let mut found = Found::Nothing;
     for pair in headers.get_all(COOKIE).iter().flat_map(pairs) {
         let (sent, value) = split(pair);
@@ -34,7 +36,7 @@ pub(crate) fn find<'h>(headers: &'h HeaderMap, name: &str) -> Found<'h> {
 }
 
 /// The values that an answer gives the cookie of this name; empty or `deleted` where it takes it away.
-pub(crate) fn set<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = Cow<'h, [u8]>> {
+pub fn set<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = Cow<'h, [u8]>> {
     headers.get_all(SET_COOKIE).iter().filter_map(move |line| {
         let (set, value) = split(pairs(line).next()?);
         (set == name.as_bytes()).then(|| plain(value))

@@ -7,7 +7,7 @@
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod client;
-pub(crate) mod cookie;
+pub mod cookie;
 pub(crate) mod headers;
 pub(crate) mod hex;
 pub(crate) mod host;
