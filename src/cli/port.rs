@@ -28,7 +28,7 @@ use super::told::{Comparison, Flipped, plain_lines};
 use super::{FAULTY, complain, faulty};
 use crate::admin::{Question, Token};
 use crate::config;
-use crate::http::BoxError;
+use crate::http::{BoxError, urlencoded};
 
 /// How long an answer may take, and how long the next event: there is one a second.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -147,7 +147,7 @@ impl Port {
 
     /// Has the file edited; `seen` is the content of it that the operator has seen.
     pub(super) async fn flip(&self, route: &str, serve: &str, seen: Option<&str>) -> Result<Flipped, Unheard> {
-        let path = format!("/api/routes/{}/serve", percent_encoded(route));
+        let path = format!("/api/routes/{}/serve", segment(route));
         let order = json!({ "serve": serve, "seen": seen }).to_string();
         self.whole(Request::post(path).header(CONTENT_TYPE, "application/json"), order.into()).await
     }
@@ -196,15 +196,8 @@ impl Port {
 }
 
 /// A route's name as one segment of a path.
-fn percent_encoded(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
+fn segment(name: &str) -> String {
+    urlencoded::encoded(name.as_bytes(), urlencoded::UNRESERVED).map(char::from).collect()
 }
 
 /// What the port tells once a second.
@@ -288,6 +281,6 @@ mod tests {
 
     #[test]
     fn a_route_that_is_named_by_its_path_is_one_segment() {
-        assert_eq!(percent_encoded("/api/orders/{id} é"), "%2Fapi%2Forders%2F%7Bid%7D%20%C3%A9");
+        assert_eq!(segment("/api/orders/{id} é"), "%2Fapi%2Forders%2F%7Bid%7D%20%C3%A9");
     }
 }
