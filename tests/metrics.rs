@@ -7,7 +7,7 @@ use axum::routing::get;
 
 use crate::support::client::{self, Connection};
 use crate::support::fcgi::fcgi;
-use crate::support::upstream::{service, upstream};
+use crate::support::upstream::service;
 use crate::support::{eventually, gateway, php};
 
 #[tokio::test]
@@ -80,14 +80,7 @@ async fn labels_come_from_the_file_and_never_from_clients() {
 async fn both_sides_of_a_route_are_compared() {
     let php = php().start().await;
     let new = service(Router::new().fallback(get(|| async { "new" }))).await;
-    let gateway = gateway()
-        .toml(php.upstream("php = \"files\""))
-        .toml(upstream("fresh", &[new.url()], ""))
-        .toml(
-            "[[route]]\nname = \"page\"\npath = \"/{*rest}\"\nlegacy = \"php\"\nnew = \"fresh\"\nserve = \"legacy\"\n",
-        )
-        .start()
-        .await;
+    let gateway = gateway().two_sided(&php, &new).start().await;
     for _ in 0..30 {
         gateway.get("/slow.php?ms=20").await;
     }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::support::client::Connection;
 use crate::support::gateway::{Gateway, run};
 use crate::support::prometheus::{Prometheus, prometheus};
-use crate::support::upstream::{service, upstream};
+use crate::support::upstream::service;
 use crate::support::{eventually, gateway, php, temp_dir};
 
 /// What it is to be wrong by at most.
@@ -89,14 +89,7 @@ async fn dashboard_terminal_api_and_prometheus_tell_the_p99_that_the_load_had() 
         "slept"
     });
     let new = service(Router::new().fallback(slow)).await;
-    let gateway = gateway()
-        .toml(php.upstream("php = \"files\""))
-        .toml(upstream("fresh", &[new.url()], ""))
-        .toml(
-            "[[route]]\nname = \"page\"\npath = \"/{*rest}\"\nlegacy = \"php\"\nnew = \"fresh\"\nserve = \"legacy\"\n",
-        )
-        .start()
-        .await;
+    let gateway = gateway().two_sided(&php, &new).start().await;
     let prometheus = prometheus(gateway.admin(), "native-histograms").await;
 
     let legacy = load(&gateway, 1_030).await;

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use super::metrics::Metrics;
 use super::php::Php;
 use super::process::Process;
+use super::upstream::{Service, upstream};
 use super::{eventually, temp_dir};
 
 /// The `strangler` binary.
@@ -64,6 +65,13 @@ impl Builder {
         self.table.push_str(text.as_ref());
         self.table.push('\n');
         self
+    }
+
+    /// One route for everything, `page`, that PHP serves until it is flipped to the service.
+    pub fn two_sided(self, php: &Php, new: &Service) -> Self {
+        self.toml(php.upstream("php = \"files\"")).toml(upstream("fresh", &[new.url()], "")).toml(
+            "[[route]]\nname = \"page\"\npath = \"/{*rest}\"\nlegacy = \"php\"\nnew = \"fresh\"\nserve = \"legacy\"\n",
+        )
     }
 
     /// A catch-all route to PHP on this pool.
