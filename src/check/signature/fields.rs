@@ -80,16 +80,24 @@ impl FieldPlace {
         parameters: &'r Parameters<'_>,
         headers: &'r HeaderMap,
     ) -> Result<Option<Found<'r>>, Twice> {
-        let parameters = self.parameter().into_iter().flat_map(|name| parameters.all(name));
-        let headers = self.header().into_iter().flat_map(|name| headers.get_all(name));
-        let mut all = parameters
-            .map(|value| Found { value, in_header: false })
-            .chain(headers.map(|value| Found { value: value.as_bytes(), in_header: true }));
-        match (all.next(), all.next()) {
-            (_, Some(_)) => Err(Twice),
-            (found, None) => Ok(found),
+        let mut found = None;
+        if let Some(name) = self.parameter() {
+            for value in parameters.all(name) {
+                only(&mut found, Found { value, in_header: false })?;
+            }
         }
+        if let Some(name) = self.header() {
+            for value in headers.get_all(name) {
+                only(&mut found, Found { value: value.as_bytes(), in_header: true })?;
+            }
+        }
+        Ok(found)
     }
+}
+
+/// Notes what was found, unless something was found before.
+fn only<'r>(found: &mut Option<Found<'r>>, next: Found<'r>) -> Result<(), Twice> {
+    if found.replace(next).is_some() { Err(Twice) } else { Ok(()) }
 }
 
 impl Default for Fields {
