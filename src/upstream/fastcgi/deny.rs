@@ -70,6 +70,8 @@ struct Part {
     /// The letters a segment must begin and end with, in lower case; `None` where a wildcard stands.
     first: Option<u8>,
     last: Option<u8>,
+    /// A byte, no letter, that a segment must have somewhere: the dot of nearly all patterns.
+    has: Option<u8>,
 }
 
 impl Deny {
@@ -100,11 +102,13 @@ impl Deny {
         let path =
             path.strip_prefix(".well-known").filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(path);
         let segments = || path.as_bytes().split(|&byte| byte == b'/').filter(|segment| !segment.is_empty());
+        let several = segments().nth(1).is_some();
         segments().any(|segment| self.hides_name(segment))
-            || self.runs.iter().any(|parts| {
-                let mut segments = segments();
-                parts.iter().all(|part| segments.any(|segment| part.matches(segment)))
-            })
+            || several
+                && self.runs.iter().any(|parts| {
+                    let mut segments = segments();
+                    parts.iter().all(|part| segments.any(|segment| part.matches(segment)))
+                })
     }
 
     fn hides_name(&self, name: &[u8]) -> bool {
@@ -117,7 +121,8 @@ impl Part {
     fn new(pattern: &str) -> Self {
         let letter = |byte: &u8| (!matches!(byte, b'*' | b'?')).then(|| byte.to_ascii_lowercase());
         let pattern: Box<[u8]> = pattern.as_bytes().into();
-        Self { first: pattern.first().and_then(letter), last: pattern.last().and_then(letter), pattern }
+        let has = pattern.iter().copied().find(|byte| !byte.is_ascii_alphabetic() && !matches!(byte, b'*' | b'?'));
+        Self { first: pattern.first().and_then(letter), last: pattern.last().and_then(letter), has, pattern }
     }
 
     fn matches(&self, segment: &[u8]) -> bool {
@@ -126,6 +131,7 @@ impl Part {
         };
         begins_or_ends(self.last, segment.last())
             && begins_or_ends(self.first, segment.first())
+            && self.has.is_none_or(|byte| memchr::memchr(byte, segment).is_some())
             && glob(&self.pattern, segment)
     }
 }
