@@ -131,8 +131,12 @@ http = "http://127.0.0.1:{self.service_port}"
         return {"requests": int(re.search(r"(\d+) requests in", out)[1]), "rps": float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1]),
                 "p50_ms": quantile(50), "p99_ms": quantile(99)}
 
+    def proxy(self, who, path):
+        """Where a proxy listens, and the processes that it is."""
+        return (self.nginx_port, children_of(self.nginx.pid)) if who == "nginx" else (self.gateway_port, [self.gateway.pid])
+
     def measure(self, who, path):
-        port, pids = (self.nginx_port, children_of(self.nginx.pid)) if who == "nginx" else (self.gateway_port, [self.gateway.pid])
+        port, pids = self.proxy(who, path)
         self.load(port, path, 1)
         before = cpu_seconds(pids)
         row = self.load(port, path, self.o.seconds)
@@ -162,7 +166,7 @@ def main(parser, kind, summary):
     """Builds the gateway, has a bench of this kind run, and writes down what came of it."""
     options = parser.parse_args()
     about = machine()
-    subprocess.run(["cargo", "build", "--release", "--example", "hello"], cwd=ROOT, check=True)
+    subprocess.run(["cargo", "build", "--release", "--example", "hello", "--example", "floor"], cwd=ROOT, check=True)
     bench = kind(options)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:

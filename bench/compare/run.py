@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """Measures this gateway beside nginx on the same PHP-FPM, the same HTTP service, in one go.
 
-For each case the two proxies take turns (A B A B ...), each with one worker. What counts first is
+For each case the proxies take turns (A B C A B C ...), each with one worker. What counts first is
 the CPU time that the proxy's process used per request (from /proc), because it says what a proxy
 costs whatever else the machine does; requests/s, P50 and P99 stand beside it. Medians over the
 rounds and ratios to nginx are printed, and written with the raw rows to --out.
+
+The third is the floor (floor.rs), a loop of a proxy's system calls and nothing else: what lies below
+its ratio no proxy could reach on this machine, whatever it is written in.
 
 Everything runs on loopback in a temporary folder and ends by itself.
 """
@@ -12,16 +15,17 @@ import os, pathlib, shutil, statistics, sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from stand import PROXY, Bench, arguments, main, wait_for  # noqa: E402
+from stand import PROXY, ROOT, Bench, answers, arguments, free_port, main, wait_for  # noqa: E402
 
 
 class Compare(Bench):
     def begin(self):
         self.start_fpm()
         self.start_both()
+        self.start_floors()
 
     def start_fpm(self):
-        # Room for both proxies: what one of them keeps connected is lost to the other.
+        # Room for all three: what one of them keeps connected is lost to the others.
         binary = next((b for b in ("php-fpm", "php-fpm8.4", "php-fpm8.3", "php-fpm8.2", "php-fpm8.1") if shutil.which(b)), None)
         if not binary:
             sys.exit("php-fpm is missing; `make install-test-deps` installs it")
@@ -29,7 +33,7 @@ class Compare(Bench):
         user = "user = www-data\ngroup = www-data\n" if os.getuid() == 0 else ""
         (self.dir / "fpm.conf").write_text(
             f"[global]\nerror_log = {self.dir}/fpm.log\n[www]\n{user}listen = {self.fpm}\nlisten.mode = 0666\n"
-            f"pm = static\npm.max_children = {2 * self.o.children + 4}\n")
+            f"pm = static\npm.max_children = {3 * self.o.children + 4}\n")
         shutil.copytree(HERE / "www", self.dir / "www")
         for path in [self.dir / "www", *(self.dir / "www").iterdir()]:
             os.chmod(path, 0o755)
@@ -71,11 +75,23 @@ new = "hello"
 serve = "new"
 """)
 
+    def start_floors(self):
+        self.floors = {}
+        script = self.dir / "www/hello.php"
+        for case in self.o.cases:
+            port = free_port()
+            words = {"http": [f"127.0.0.1:{self.service_port}"], "handler": []}.get(case, [self.fpm, script, self.o.children])
+            self.floors[f"/{case}"] = (port, [self.start(ROOT / "target/release/examples/floor", port, case, *words).pid])
+            wait_for(lambda: answers(port), "the floor")
+
+    def proxy(self, who, path):
+        return self.floors[path] if who == "floor" else super().proxy(who, path)
+
     def run(self):
         rows = []
         for case in self.o.cases:
             for round_ in range(self.o.rounds):
-                for who in ("nginx", "strangler"):
+                for who in ("nginx", "strangler", "floor"):
                     row = {"case": case, "round": round_, "who": who, **self.measure(who, f"/{case}")}
                     rows.append(row)
                     print("{case:13} {who:10} {cpu_us:6.1f} us/request {rps:8.0f} r/s  p50 {p50_ms:.2f} ms  p99 {p99_ms:.2f} ms".format(**row), flush=True)
@@ -83,12 +99,14 @@ serve = "new"
 
 
 def summary(rows):
-    lines = ["| case | nginx µs | strangler µs | ratio (median of rounds) | spread | nginx r/s | strangler r/s | nginx p50/p99 ms | strangler p50/p99 ms |", "|---|---|---|---|---|---|---|---|---|"]
+    lines = ["| case | nginx µs | strangler µs | floor µs | strangler / nginx (median of rounds) | spread | floor / nginx | nginx r/s | strangler r/s | nginx p50/p99 ms | strangler p50/p99 ms |",
+             "|---|---|---|---|---|---|---|---|---|---|---|"]
     for case in dict.fromkeys(r["case"] for r in rows):
         of = lambda who, key: [r[key] for r in rows if r["case"] == case and r["who"] == who]
         med = lambda who, key: statistics.median(of(who, key))
-        ratios = [b / a for a, b in zip(of("nginx", "cpu_us"), of("strangler", "cpu_us"))]
-        lines.append(f"| {case} | {med('nginx', 'cpu_us'):.1f} | {med('strangler', 'cpu_us'):.1f} | **{statistics.median(ratios):.2f}** | {min(ratios):.2f}–{max(ratios):.2f} "
+        ratios, floors = ([b / a for a, b in zip(of("nginx", "cpu_us"), of(who, "cpu_us"))] for who in ("strangler", "floor"))
+        lines.append(f"| {case} | {med('nginx', 'cpu_us'):.1f} | {med('strangler', 'cpu_us'):.1f} | {med('floor', 'cpu_us'):.1f} "
+                     f"| **{statistics.median(ratios):.2f}** | {min(ratios):.2f}–{max(ratios):.2f} | {statistics.median(floors):.2f} "
                      f"| {med('nginx', 'rps'):.0f} | {med('strangler', 'rps'):.0f} | {med('nginx', 'p50_ms'):.2f} / {med('nginx', 'p99_ms'):.2f} | {med('strangler', 'p50_ms'):.2f} / {med('strangler', 'p99_ms'):.2f} |")
     return "\n".join(lines)
 
