@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ::http::header::{ACCEPT, ALLOW, SET_COOKIE};
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, request};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
 
@@ -106,12 +106,8 @@ impl Worker {
 /// What a client sent, in the one form that routes, checks and sides see.
 #[derive(Debug)]
 struct Admitted {
-    head: request::Parts,
-    body: Incoming,
     host: Host,
-    path: CanonicalPath,
-    client: Client,
-    request_id: HeaderValue,
+    inbound: Box<Inbound>,
 }
 
 /// The way of a request through the house. Leaving it early is a [`Refusal`].
@@ -122,13 +118,14 @@ async fn answer(
     request_id: &HeaderValue,
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Refusal> {
-    let admitted = admit(&table.edge, request, client, request_id)?;
-    exchange.reads(&admitted.path);
+    let now = exchange.timeline().started();
+    let Admitted { host, mut inbound } = admit(&table.edge, request, client, request_id, now)?;
+    exchange.reads(&inbound.path);
 
-    let route = find(table, &admitted)?;
+    let route = find(table, &host, &inbound)?;
     exchange.routed(&route.stats, route.serve.word(), table.generation);
 
-    let (host, mut inbound) = admitted.within(route, &table.edge, exchange)?;
+    bound(&mut inbound, route, exchange)?;
     let presented = Presented::by(table, &inbound.head.headers);
     let Examined { undecided, compared } = examine(route, &host, &mut inbound, exchange).await?;
 
@@ -195,12 +192,14 @@ fn compare(compared: &[(&Checked, &'static str)], response: &Response<Body>, exc
     }
 }
 
-/// Turns what a client sent into what a side may be given, or refuses it.
+/// Turns what a client sent into what a side may be given, or refuses it. How long and how much it may be is its route's
+/// to say, in [`bound`].
 fn admit(
     edge: &Edge,
     request: Request<Incoming>,
     client: Client,
     request_id: &HeaderValue,
+    now: Instant,
 ) -> Result<Admitted, Answer> {
     let (mut head, body) = request.into_parts();
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
@@ -221,12 +220,14 @@ fn admit(
         headers::restore_upgrade(&mut head.headers);
     }
     head.headers.insert(X_REQUEST_ID, request_id.clone());
-    Ok(Admitted { head, body, host, path, client, request_id: request_id.clone() })
+    let body = RequestBody::new(body, edge.limits.body_bytes, edge.timeouts.body_gap);
+    let (request_id, deadline) = (request_id.clone(), now.into());
+    Ok(Admitted { host, inbound: Box::new(Inbound { head, body, path, client, request_id, deadline }) })
 }
 
 /// The route of a request, or why there is none.
-fn find<'t>(table: &'t RouteTable, admitted: &Admitted) -> Result<&'t Arc<Route>, Refusal> {
-    let Admitted { head, host, path, .. } = admitted;
+fn find<'t>(table: &'t RouteTable, host: &Host, inbound: &Inbound) -> Result<&'t Arc<Route>, Refusal> {
+    let Inbound { head, path, .. } = inbound;
     match table.find(&head.method, host.as_str(), path, head.uri.query(), &head.headers) {
         Found::Route(route) => Ok(route),
         Found::MethodNotAllowed { allow } => Err(Refusal::MethodNotAllowed { allow }),
@@ -234,19 +235,15 @@ fn find<'t>(table: &'t RouteTable, admitted: &Admitted) -> Result<&'t Arc<Route>
     }
 }
 
-impl Admitted {
-    /// The request as its sides will be given it, held to the bounds of its route.
-    fn within(self, route: &Route, edge: &Edge, exchange: &mut Exchange) -> Result<(Host, Box<Inbound>), Answer> {
-        let Self { head, body, host, path, client, request_id } = self;
-        let body = RequestBody::new(body, route.body_bytes, edge.timeouts.body_gap);
-        let mut body = body.within_limit().map_err(|fault| fault.answer())?;
-        if !body.is_end_stream() {
-            body = body.counted(exchange.received());
-        }
-        // Every side keeps the deadline itself: a second timer here would cost each request its setting and clearing.
-        let deadline = (exchange.timeline().started() + route.timeout).into();
-        Ok((host, Box::new(Inbound { head, body, path, client, request_id, deadline })))
+/// Holds a request to the bounds of its route.
+fn bound(inbound: &mut Inbound, route: &Route, exchange: &mut Exchange) -> Result<(), Answer> {
+    inbound.body.bound(route.body_bytes).map_err(|fault| fault.answer())?;
+    if !inbound.body.is_end_stream() {
+        inbound.body.count(exchange.received());
     }
+    // Every side keeps the deadline itself: a second timer here would cost each request its setting and clearing.
+    inbound.deadline = (exchange.timeline().started() + route.timeout).into();
+    Ok(())
 }
 
 /// Has the checks of the route look at the request, in their order, and tells the sides who is calling.

@@ -153,12 +153,13 @@ impl RequestBody {
         Self { source, limit, left: limit, gap, received: None, waiting: None }
     }
 
-    /// The same body, refused before any of it is read when its declared length is over the limit.
-    pub(crate) fn within_limit(self) -> Result<Self, BodyFault> {
-        if self.size_hint().lower() > self.limit {
-            return Err(BodyFault::TooLarge { limit: self.limit });
+    /// Sets another limit, before any of it is read. A body whose declared length is over it is refused at once.
+    pub(crate) fn bound(&mut self, limit: u64) -> Result<(), BodyFault> {
+        (self.limit, self.left) = (limit, limit);
+        if self.size_hint().lower() > limit {
+            return Err(BodyFault::TooLarge { limit });
         }
-        Ok(self)
+        Ok(())
     }
 
     /// A request without a body.
@@ -167,9 +168,8 @@ impl RequestBody {
     }
 
     /// Counts what comes in, wherever the body is read in the end.
-    pub(crate) fn counted(mut self, received: Arc<AtomicU64>) -> Self {
+    pub(crate) fn count(&mut self, received: Arc<AtomicU64>) {
         self.received = Some(received);
-        self
     }
 
     /// The length the client declared, if it did; 0 without a body.

@@ -8,23 +8,23 @@
 //! can take them away again. This file decides about names and framing; it never looks into cookies,
 //! credentials or any other value of the application's.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use super::Answer;
 
 /// Fields that concern one connection, `TE` and what `Connection` names apart; and `Expect`, which the
 /// edge has answered.
-const HOP_BY_HOP: [HeaderName; 9] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    http::header::PROXY_AUTHENTICATE,
-    http::header::PROXY_AUTHORIZATION,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    EXPECT,
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "expect",
 ];
 
 /// The elements of a comma-separated field, over all of its lines, trimmed, empty ones left out.
@@ -42,18 +42,17 @@ fn elements<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item
 /// `TE` stays if it says `trailers`, and says nothing else then.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     // One look at the names there are is cheaper than one search for each that might be there.
-    let mut te = false;
-    let mut stripped = Vec::new();
-    for name in headers.keys() {
-        te |= *name == TE;
-        if HOP_BY_HOP.contains(name) {
-            stripped.push(name.clone());
-        }
+    let (mut te, mut found) = (false, [false; HOP_BY_HOP.len()]);
+    for name in headers.keys().map(HeaderName::as_str) {
+        te |= name == "te";
+        found.iter_mut().zip(&HOP_BY_HOP).for_each(|(found, known)| *found |= name == *known);
     }
-    if stripped.contains(&CONNECTION) {
-        stripped.extend(named_by_connection(headers));
+    let [connection, ..] = found;
+    let named: Vec<_> = if connection { named_by_connection(headers).collect() } else { Vec::new() };
+    for (name, _) in HOP_BY_HOP.iter().zip(found).filter(|(_, found)| *found) {
+        headers.remove(*name);
     }
-    for name in &stripped {
+    for name in named {
         headers.remove(name);
     }
     if te && headers.contains_key(TE) {

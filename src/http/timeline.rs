@@ -1,7 +1,8 @@
 //! When things happened to one exchange: the moments the access log and the histograms are made of.
 //!
 //! A side fills it in as it goes, so that whatever becomes of the exchange (an answer, an error, a
-//! client that left) the record has what was reached.
+//! client that left) the record has what was reached. Whoever reaches a moment says which it is: to ask
+//! what time it is costs more than most of what is done between two moments.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -41,19 +42,22 @@ impl Timeline {
         self.queued.set(waited);
     }
 
-    /// Notes that the request is now being handed to the side that answers it.
+    /// Notes that the request is handed to the side that answers it at `now`.
     /// Said again by a retry: the last attempt is the one whose service time counts.
-    pub(crate) fn handed_over(&self) {
-        self.handed_over.set(Some(Instant::now()));
+    pub(crate) fn handed_over(&self, now: Instant) {
+        self.handed_over.set(Some(now));
         self.attempts.set(self.attempts.get().saturating_add(1));
         self.first_byte.set(None);
     }
 
-    /// Notes that the first byte of the side's answer is here.
-    pub(crate) fn first_byte(&self) {
-        if self.first_byte.get().is_none() {
-            self.first_byte.set(Some(Instant::now()));
-        }
+    /// Notes that the first byte of the side's answer is here at `now`.
+    pub(crate) fn first_byte(&self, now: Instant) {
+        self.first_byte.set(self.first_byte.get().or(Some(now)));
+    }
+
+    /// Whether the last attempt has been answered.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.first_byte.get().is_some()
     }
 
     /// How long the request waited for a place at the upstream.

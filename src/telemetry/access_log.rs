@@ -5,7 +5,7 @@
 //! is full, lines are dropped and counted: a worker never waits for the log.
 //! What a line says is [`super::line`]'s to decide.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -100,6 +100,7 @@ impl AccessLog {
             cell: Arc::clone(cell),
             batch: RefCell::default(),
             clock: RefCell::default(),
+            wall: Cell::new((Instant::now(), SystemTime::now())),
             filling: Notify::new(),
         })
     }
@@ -130,22 +131,37 @@ pub(crate) struct Lines {
     cell: Arc<WorkerCell>,
     batch: RefCell<Batch>,
     clock: RefCell<Clock>,
+    /// What the two clocks said at one moment.
+    wall: Cell<(Instant, SystemTime)>,
     filling: Notify,
 }
 
 impl Lines {
-    pub(crate) fn append(&self, line: &Line<'_>) {
+    /// Adds the line of an exchange that ended at `now`.
+    pub(crate) fn append(&self, line: &Line<'_>, now: Instant) {
         let mut batch = self.batch.borrow_mut();
         if batch.lines == 0 {
             batch.bytes.reserve(BATCH_BYTES + LINE_ROOM);
             self.filling.notify_one();
         }
-        line.append(&mut batch.bytes, &mut self.clock.borrow_mut(), SystemTime::now());
+        line.append(&mut batch.bytes, &mut self.clock.borrow_mut(), self.wall_time(now));
         batch.lines += 1;
         if batch.bytes.len() >= BATCH_BYTES {
             drop(batch);
             self.hand_over();
         }
+    }
+
+    /// The time of day at `now`. That clock is asked once a second only: it costs as much as a third of a line.
+    fn wall_time(&self, now: Instant) -> SystemTime {
+        let (then, wall) = self.wall.get();
+        let since = now.saturating_duration_since(then);
+        if since < Duration::from_secs(1) {
+            return wall + since;
+        }
+        let wall = SystemTime::now();
+        self.wall.set((now, wall));
+        wall
     }
 
     /// Hands over what was gathered; where there is no room for it, it is dropped and counted.
@@ -267,7 +283,7 @@ mod tests {
     use super::*;
 
     fn append(lines: &Lines, path: &str) {
-        lines.append(&Line {
+        let line = Line {
             request_id: &HeaderValue::from_static("r1"),
             trace_id: None,
             client: "127.0.0.1",
@@ -292,7 +308,8 @@ mod tests {
             referer: None,
             user: None,
             refused: None,
-        });
+        };
+        lines.append(&line, Instant::now());
     }
 
     /// A disk that answers each write as the test says, and tells what it was asked to write.

@@ -304,12 +304,13 @@ impl Exchange {
         }
         // 499 is for those who left before there was an answer; later the client has seen the status.
         let status = self.status.map_or(499, |status| status.as_u16());
+        let now = Instant::now();
         let outcome = Outcome {
             status,
             error: status >= 500 || self.ended == Ended::Truncated,
             bytes_in: self.received.as_ref().map_or(0, |received| received.load(Ordering::Relaxed)),
             bytes_out: self.bytes_out,
-            total: self.timeline.started().elapsed(),
+            total: now.saturating_duration_since(self.timeline.started()),
             service: self.timeline.service_time(),
             queue: self.timeline.queue_time(),
             apart: self.apart(),
@@ -318,7 +319,7 @@ impl Exchange {
             route.side(self.side).count(&outcome, self.request_id.to_str().unwrap_or_default());
         }
         if let (Some(lines), Some(told)) = (&self.worker.lines, &self.told) {
-            lines.append(&self.line(told, &outcome));
+            lines.append(&self.line(told, &outcome), now);
         }
         self.finish_trace(&outcome);
     }
@@ -492,7 +493,7 @@ mod tests {
             let mut exchange = self.open(&Method::GET);
             exchange.routed(&self.route, "legacy", 7);
             exchange.sided(Side::Legacy, &self.php);
-            exchange.timeline().handed_over();
+            exchange.timeline().handed_over(Instant::now());
             assert_eq!(self.legacy().in_flight, 1);
             exchange
         }
@@ -543,7 +544,7 @@ mod tests {
     async fn an_answer_read_to_its_end_is_recorded_once_as_complete() {
         let mut house = House::new();
         let mut exchange = house.on_php();
-        exchange.timeline().first_byte();
+        exchange.timeline().first_byte(Instant::now());
         exchange.received().fetch_add(3, Ordering::Relaxed);
         exchange.reads(&CanonicalPath::parse("/orders/7").unwrap());
         let body = exchange.close_with(answer(vec![Ok("ab"), Ok("cde")])).into_body().collect().await.unwrap();
@@ -641,8 +642,8 @@ mod tests {
     async fn only_what_the_side_answered_at_the_first_try_is_in_its_curves() {
         type Tell = fn(&mut Exchange);
         let tell: [(Option<Apart>, Tell); 4] = [
-            (None, |exchange| exchange.timeline().first_byte()),
-            (Some(Apart::Retried), |exchange| exchange.timeline().handed_over()),
+            (None, |exchange| exchange.timeline().first_byte(Instant::now())),
+            (Some(Apart::Retried), |exchange| exchange.timeline().handed_over(Instant::now())),
             (Some(Apart::Gateway), |exchange| exchange.answered_by_gateway(50201, Some("connect"))),
             (Some(Apart::Truncated), |exchange| exchange.ended = Ended::Truncated),
         ];

@@ -28,13 +28,13 @@ use tokio::time::{Instant, timeout_at};
 use tower_service::Service;
 
 use self::blocking::Blocking;
-use self::watch::{Answered, Watch};
+use self::watch::{Answered, Reply, Watch};
 use super::warnings::Warnings;
 use super::{Error, Inbound};
 use crate::http::{Body, BoxError, Timeline};
 
 /// A service as it is kept: one call, one boxed future.
-type Erased = Box<dyn Fn(Request<axum::body::Body>) -> Running + Send + Sync>;
+type Erased = Box<dyn Fn(Box<Inbound>) -> Running + Send + Sync>;
 type Running = Pin<Box<dyn Future<Output = Response<axum::body::Body>> + Send>>;
 
 /// Where a handler's code runs.
@@ -103,7 +103,7 @@ impl Handler {
     /// The built-in handler `health`: it answers as long as its worker does.
     pub(crate) fn health() -> Self {
         let handler = Self::new("health");
-        handler.install_erased(Box::new(|_request| Box::pin(async { alive() })));
+        handler.install_erased(Box::new(|_inbound| Box::pin(async { alive() })));
         handler
     }
 
@@ -119,12 +119,12 @@ impl Handler {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let erased: Erased = Box::new(move |request| {
+        let erased: Erased = Box::new(move |inbound| {
             let mut service = service.clone();
             Box::pin(async move {
                 let ready = poll_fn(|cx| service.poll_ready(cx)).await;
                 let answered = match ready {
-                    Ok(()) => service.call(request).await,
+                    Ok(()) => service.call(request_of(inbound)).await,
                     Err(never) => match never {},
                 };
                 match answered {
@@ -169,23 +169,23 @@ impl Handler {
     pub(crate) async fn call(&self, inbound: Box<Inbound>, timeline: &Timeline) -> Result<Response<Body>, Error> {
         let deadline = inbound.deadline;
         let timeout = deadline.into_std().saturating_duration_since(timeline.started());
-        let request = request_of(inbound);
+        let began = Instant::now();
         let answered = match self.installed.get() {
             Some(Installed::OnWorker(service)) => {
-                timeline.handed_over();
-                timeout_at(deadline, Watch::run(&self.watch, || service(request))).await
+                timeline.handed_over(began.into_std());
+                timeout_at(deadline, Watch::run(&self.watch, began.into_std(), || service(inbound))).await
             }
             Some(Installed::OnThreads(threads)) => {
-                let began = Instant::now();
-                let place = threads.place(deadline).await?;
-                timeline.queued(began.into(), began.elapsed());
-                timeline.handed_over();
-                timeout_at(deadline, place.run(Arc::clone(&self.watch), request)).await
+                let place = threads.place(began, deadline).await?;
+                let now = Instant::now();
+                timeline.queued(began.into_std(), now.saturating_duration_since(began));
+                timeline.handed_over(now.into_std());
+                timeout_at(deadline, place.run(Arc::clone(&self.watch), inbound)).await
             }
             None => return Err(Error::Panicked { message: "no service was installed".to_owned() }),
         };
-        let (head, body) = answered.map_err(|_passed| Error::DeadlinePassed { timeout })??;
-        timeline.first_byte();
+        let Reply { head, body, at } = answered.map_err(|_passed| Error::DeadlinePassed { timeout })??;
+        timeline.first_byte(at);
         let body = match body {
             Answered::Whole(bytes) => Body::from(bytes),
             Answered::Coming(coming) => Body::stream(coming),

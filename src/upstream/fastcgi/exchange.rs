@@ -118,11 +118,15 @@ impl InFlight {
         Self { work: Some(Box::new(work)) }
     }
 
-    /// Sends the request and waits for the answer's head, until `deadline` at most.
+    /// Sends the request, now that it is `began`, and waits for the answer's head, until `deadline` at most.
     ///
     /// What of the body is here by then comes with it: all of it, if PHP was quick.
-    pub(super) async fn open(&mut self, deadline: Instant, timeline: &Timeline) -> Result<Opened, Fault> {
-        let began = Instant::now();
+    pub(super) async fn open(
+        &mut self,
+        began: Instant,
+        deadline: Instant,
+        timeline: &Timeline,
+    ) -> Result<Opened, Fault> {
         let mut opening = Opening::default();
         let mut alarm = pin!(sleep_until(deadline));
         poll_fn(|cx| {
@@ -146,7 +150,9 @@ impl InFlight {
                 Poll::Ready(piece) => piece?,
                 Poll::Pending => return opening.take(false).map_or(Poll::Pending, |opened| Poll::Ready(Ok(opened))),
             };
-            timeline.first_byte();
+            if !timeline.is_answered() {
+                timeline.first_byte(Instant::now().into_std());
+            }
             match piece {
                 Piece::Stdout(bytes) => {
                     opening.push(bytes)?;

@@ -220,10 +220,11 @@ impl Php {
         let queued = |began: Instant, waited| timeline.queued(began.into_std(), waited);
         let mut connection = self.pool.lease(idempotent, deadline, queued).await?;
         loop {
-            timeline.handed_over();
-            let first_byte = Instant::now() + self.settings.first_byte;
+            let now = Instant::now();
+            timeline.handed_over(now.into_std());
+            let first_byte = now + self.settings.first_byte;
             let mut in_flight = InFlight::new(&self.pool, connection, outgoing);
-            let fault = match in_flight.open(first_byte.min(deadline), timeline).await {
+            let fault = match in_flight.open(now, first_byte.min(deadline), timeline).await {
                 Ok(opened) => return Ok((in_flight, opened)),
                 Err(Fault::Silent { .. }) if deadline < first_byte => {
                     return Err(Error::DeadlinePassed { timeout: timeout_of(deadline, timeline) });

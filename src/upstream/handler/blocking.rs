@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use ::http::{Request, response};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::runtime::Runtime;
@@ -20,9 +19,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::Erased;
-use super::watch::{Answered, Coming, Watch};
+use super::watch::{Answered, Coming, Reply, Watch};
 use crate::http::BoxError;
-use crate::upstream::Error;
+use crate::upstream::{Error, Inbound};
 
 /// Requests that may wait for each one that runs.
 const WAITING_PER_PLACE: usize = 4;
@@ -33,7 +32,7 @@ const THREAD_IDLE: Duration = Duration::from_secs(10);
 
 /// A frame of a body, or its end: a channel that closes without one was left by a thread that died.
 type Piece = Result<Option<Frame<Bytes>>, BoxError>;
-type Outcome = Result<(response::Parts, Answered), Error>;
+type Outcome = Result<Reply, Error>;
 
 /// The threads of one blocking handler.
 pub(super) struct Blocking {
@@ -64,9 +63,8 @@ impl Blocking {
         })
     }
 
-    /// Waits for a place.
-    pub(super) async fn place(&self, deadline: Instant) -> Result<Place<'_>, Error> {
-        let began = Instant::now();
+    /// Waits for a place, from now on.
+    pub(super) async fn place(&self, began: Instant, deadline: Instant) -> Result<Place<'_>, Error> {
         let permit = match Arc::clone(&self.places).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_full) => {
@@ -112,7 +110,7 @@ pub(super) struct Place<'b> {
 
 impl Place<'_> {
     /// Runs the handler on a thread of its own and waits for the head of its answer.
-    pub(super) async fn run(self, watch: Arc<Watch>, request: Request<axum::body::Body>) -> Outcome {
+    pub(super) async fn run(self, watch: Arc<Watch>, inbound: Box<Inbound>) -> Outcome {
         let Self { threads, permit } = self;
         let Some(runtime) = &threads.runtime else {
             return Err(Error::Panicked { message: "the handler's threads are gone".to_owned() });
@@ -121,7 +119,7 @@ impl Place<'_> {
         let handle = runtime.handle().clone();
         let (answer, answered) = oneshot::channel();
         runtime.spawn_blocking(move || {
-            handle.block_on(serve(&service, &watch, request, answer));
+            handle.block_on(serve(&service, &watch, inbound, answer));
             drop(permit);
         });
         answered.await.unwrap_or_else(|_gone| {
@@ -130,14 +128,9 @@ impl Place<'_> {
     }
 }
 
-async fn serve(
-    service: &Erased,
-    watch: &Arc<Watch>,
-    request: Request<axum::body::Body>,
-    mut answer: oneshot::Sender<Outcome>,
-) {
+async fn serve(service: &Erased, watch: &Arc<Watch>, inbound: Box<Inbound>, mut answer: oneshot::Sender<Outcome>) {
     let outcome = {
-        let mut running = pin!(Watch::run(watch, || service(request)));
+        let mut running = pin!(Watch::run(watch, std::time::Instant::now(), || service(inbound)));
         tokio::select! {
             biased;
             // The worker has given up on it: the client left, or the deadline passed.
@@ -146,10 +139,11 @@ async fn serve(
         }
     };
     match outcome {
-        Ok((head, Answered::Coming(body))) => {
+        Ok(Reply { head, body: Answered::Coming(body), at }) => {
             let length = body.size_hint().exact();
             let (frames, received) = mpsc::channel(FRAMES_MAX);
-            if answer.send(Ok((head, Answered::Piped(Piped { frames: received, length, ended: false })))).is_ok() {
+            let piped = Answered::Piped(Piped { frames: received, length, ended: false });
+            if answer.send(Ok(Reply { head, body: piped, at })).is_ok() {
                 pump(body, frames).await;
             }
         }

@@ -64,33 +64,41 @@ impl Watch {
         Duration::from_nanos(self.busy.iter().map(|busy| busy.0.load(Ordering::Relaxed)).sum())
     }
 
-    /// Makes and polls a handler's future to its end, and takes what of its body is there already.
-    pub(super) async fn run<F>(
-        watch: &Arc<Self>,
-        make: impl FnOnce() -> F,
-    ) -> Result<(response::Parts, Answered), Error>
+    /// Makes and polls a handler's future to its end, and takes what of its body is there already. It is `now`.
+    pub(super) async fn run<F>(watch: &Arc<Self>, now: Instant, make: impl FnOnce() -> F) -> Result<Reply, Error>
     where
         F: Future<Output = Response<axum::body::Body>>,
     {
         // Made in its first poll and looked at in its last, so that all of it is watched at once.
         let mut running = pin!(async { make().await });
-        poll_fn(|cx| {
-            let turn = watch.guard(|| running.as_mut().poll(cx).map(|response| look(watch, response, cx)));
-            turn.unwrap_or_else(|message| Poll::Ready(Err(Error::Panicked { message })))
-        })
-        .await
+        let mut first = Some(now);
+        // Put where it stays: what comes out of a poll is moved once for each hand it goes through.
+        let mut looked = None;
+        let turn = poll_fn(|cx| {
+            let began = first.take().unwrap_or_else(Instant::now);
+            let (turn, ended) = watch
+                .guard(began, || running.as_mut().poll(cx).map(|response| looked = Some(look(watch, response, cx))));
+            match turn {
+                Ok(polled) => polled.map(|()| Ok(ended)),
+                Err(message) => Poll::Ready(Err(Error::Panicked { message })),
+            }
+        });
+        let at = turn.await?;
+        let (head, body) = looked.unwrap_or(Err(Error::Broken { source: None }))?;
+        Ok(Reply { head, body, at })
     }
 
-    /// Runs a piece of the handler's code; a panic's text is the error.
-    fn guard<T>(&self, code: impl FnOnce() -> T) -> Result<T, String> {
-        let (began, thread) = (Instant::now(), (!self.on_worker).then(cpu_of_this_thread));
+    /// Runs a piece of the handler's code that begins now; a panic's text is the error. Says when it ended.
+    fn guard<T>(&self, began: Instant, code: impl FnOnce() -> T) -> (Result<T, String>, Instant) {
+        let thread = (!self.on_worker).then(cpu_of_this_thread);
         // What a panicking handler leaves half done is its own: the future or body is not polled again.
         let outcome = catch_unwind(AssertUnwindSafe(code));
-        let took = began.elapsed();
+        let ended = Instant::now();
+        let took = ended.saturating_duration_since(began);
         self.spent(took);
         // A thread that is there to be blocked waits most of the time.
         self.worked(thread.map_or(took, |before| cpu_of_this_thread().saturating_sub(before)));
-        outcome.map_err(|panic| text_of(&*panic))
+        (outcome.map_err(|panic| text_of(&*panic)), ended)
     }
 
     fn worked(&self, took: Duration) {
@@ -128,6 +136,14 @@ fn cpu_of_this_thread() -> Duration {
 fn text_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("a panic without a text").to_owned()
+}
+
+/// A handler's answer.
+pub(super) struct Reply {
+    pub(super) head: response::Parts,
+    pub(super) body: Answered,
+    /// When it was there.
+    pub(super) at: Instant,
 }
 
 /// The body of a handler's answer.
@@ -197,7 +213,7 @@ impl HttpBody for Coming {
             return Poll::Ready(None);
         }
         let body = &mut this.body;
-        match this.watch.guard(|| Pin::new(body).poll_frame(cx)) {
+        match this.watch.guard(Instant::now(), || Pin::new(body).poll_frame(cx)).0 {
             Ok(poll) => poll.map(|frame| frame.map(|frame| frame.map_err(Into::into))),
             Err(message) => {
                 this.ended = true;

@@ -117,15 +117,16 @@ impl Connection {
         if self.driver.is_none() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Sends a request and waits for the head of its reply; gives the connection back with it.
+    /// Sends a request at `now` and waits for the head of its reply; gives the connection back with it.
     pub(super) async fn send(
         mut self: Box<Self>,
         request: Request<Upload>,
+        now: Instant,
         wait: &Wait,
     ) -> Result<(Box<Self>, Response<Incoming>), Failure> {
         let upload = request.body().progress();
         let mut answered = pin!(self.sender.try_send_request(request));
-        let mut until = wait.until();
+        let mut until = wait.until(now);
         if until < self.timer.deadline() {
             self.timer.as_mut().reset(until);
         }
@@ -152,7 +153,7 @@ impl Connection {
                     if !upload.unfinished() || now >= wait.deadline {
                         return Poll::Ready(None);
                     }
-                    until = wait.until();
+                    until = wait.until(now);
                 }
                 self.timer.as_mut().reset(until);
             }
@@ -214,8 +215,8 @@ pub(super) struct Wait {
 }
 
 impl Wait {
-    fn until(&self) -> Instant {
-        (Instant::now() + self.first_byte).min(self.deadline)
+    fn until(&self, now: Instant) -> Instant {
+        (now + self.first_byte).min(self.deadline)
     }
 
     fn passed(&self) -> Error {
@@ -259,10 +260,14 @@ fn source_of<E: std::error::Error + 'static>(error: &hyper::Error) -> Option<&E>
 }
 
 /// A request's body on its way to a server, which can be asked from afar whether it is through.
-pub(super) struct Upload {
+///
+/// Nothing where there is none: hyper moves a request from hand to hand, and this with it.
+pub(super) struct Upload(Option<Box<UnderWay>>);
+
+struct UnderWay {
     body: RequestBody,
     // Held as long as hyper holds the body: it lets go of it with the last byte.
-    held: Option<Arc<()>>,
+    held: Arc<()>,
 }
 
 /// Tells whether an [`Upload`] is still under way.
@@ -276,12 +281,16 @@ impl Progress {
 
 impl Upload {
     pub(super) fn new(body: RequestBody) -> Self {
-        let held = (!body.is_end_stream()).then(Arc::default);
-        Self { body, held }
+        Self((!body.is_end_stream()).then(|| Box::new(UnderWay { body, held: Arc::default() })))
+    }
+
+    /// That of a request without a body.
+    pub(super) fn nothing() -> Self {
+        Self(None)
     }
 
     pub(super) fn progress(&self) -> Progress {
-        Progress(self.held.as_ref().map(Arc::downgrade))
+        Progress(self.0.as_ref().map(|under_way| Arc::downgrade(&under_way.held)))
     }
 }
 
@@ -290,14 +299,17 @@ impl HttpBody for Upload {
     type Error = BodyFault;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+        match &mut self.get_mut().0 {
+            Some(under_way) => Pin::new(&mut under_way.body).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.0.as_ref().is_none_or(|under_way| under_way.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |under_way| under_way.body.size_hint())
     }
 }

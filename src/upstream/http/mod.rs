@@ -118,10 +118,10 @@ impl Service {
     }
 
     /// Sends the request to one of the servers and waits for the head of its reply.
-    pub(crate) async fn call(&self, inbound: Box<Inbound>, timeline: &Timeline) -> Result<Response<Body>, Error> {
-        let Inbound { mut head, body, client, deadline, .. } = *inbound;
-        let upgrade = tunnel::asked(&mut head);
-        let mut request = self.addressing.outgoing(head, body, &client, upgrade.is_some());
+    pub(crate) async fn call(&self, mut inbound: Box<Inbound>, timeline: &Timeline) -> Result<Response<Body>, Error> {
+        let deadline = inbound.deadline;
+        let upgrade = tunnel::asked(&mut inbound.head);
+        let mut request = self.addressing.outgoing(inbound, upgrade.is_some());
         let wait = Wait {
             first_byte: self.settings.first_byte,
             deadline,
@@ -130,15 +130,17 @@ impl Service {
         let upload = request.body().progress();
         let mut fresh = false;
         loop {
-            let Leased { place, connection, reused } = self.lease(fresh, deadline).await?;
-            let spare = (reused && request::is_repeatable(&request)).then(|| request::copy(&request));
-            timeline.handed_over();
-            match (connection.send(request, &wait).await, spare) {
+            let Leased { place, connection, reused, at } = self.lease(fresh, deadline).await?;
+            let spare =
+                (reused && upgrade.is_none() && request::is_repeatable(&request)).then(|| request::copy(&request));
+            timeline.handed_over(at.into_std());
+            match (connection.send(request, at, &wait).await, spare) {
                 (Ok((connection, reply)), _) => {
-                    timeline.first_byte();
+                    let now = Instant::now();
+                    timeline.first_byte(now.into_std());
                     let server = place.server;
-                    let received = self.receive(place, connection, reply, upgrade, &upload).await;
-                    self.pool.settle(server, received.is_ok(), Instant::now());
+                    let received = self.receive(place, connection, reply, now, upgrade, &upload).await;
+                    self.pool.settle(server, received.is_ok(), now);
                     return received;
                 }
                 // An idle connection that the server has closed says nothing about the server, and
@@ -156,6 +158,7 @@ impl Service {
         place: InFlight<&Pool>,
         connection: Box<Connection>,
         reply: Response<hyper::body::Incoming>,
+        now: Instant,
         upgrade: Option<OnUpgrade>,
         upload: &connection::Progress,
     ) -> Result<Response<Body>, Error> {
@@ -164,7 +167,7 @@ impl Service {
                 let (head, _) = reply.into_parts();
                 Ok(tunnel::open(connection, place.keep(&self.pool), head, client))
             }
-            _ => reply::receive(&self.pool, place, connection, reply, upload, self.settings.between_bytes).await,
+            _ => reply::receive(&self.pool, place, connection, reply, now, upload, self.settings.between_bytes).await,
         }
     }
 
@@ -177,10 +180,10 @@ impl Service {
         while let Some(place) = self.pool.choose(&tried, now) {
             let idle = if fresh { None } else { self.pool.take(place.server, now) };
             if let Some(connection) = idle {
-                return Ok(Leased { place, connection, reused: true });
+                return Ok(Leased { place, connection, reused: true, at: now });
             }
             match self.connect(&place, tried.len(), connect_by).await {
-                Ok(connection) => return Ok(Leased { place, connection, reused: false }),
+                Ok(connection) => return Ok(Leased { place, connection, reused: false, at: Instant::now() }),
                 Err(error) => {
                     self.pool.settle(place.server, false, Instant::now());
                     tried.push(place.server);
@@ -225,4 +228,6 @@ struct Leased<'s> {
     place: InFlight<&'s Pool>,
     connection: Box<Connection>,
     reused: bool,
+    /// Since when it is there.
+    at: Instant,
 }

@@ -109,8 +109,8 @@ impl Pool {
         taken
     }
 
-    /// Keeps a connection for the next request; one that cannot take a request is closed.
-    pub(super) fn put(self: &Arc<Self>, server: usize, mut connection: Box<Connection>) {
+    /// Keeps a connection for the next request from `now` on; one that cannot take a request is closed.
+    pub(super) fn put(self: &Arc<Self>, server: usize, mut connection: Box<Connection>, now: Instant) {
         connection.rest();
         if self.idle.is_zero() || !connection.is_ready() {
             return;
@@ -120,7 +120,7 @@ impl Pool {
             if place.idle.len() >= IDLE_MAX {
                 return None;
             }
-            place.idle.push(Idle { connection, since: Instant::now() });
+            place.idle.push(Idle { connection, since: now });
             Some(std::mem::replace(&mut own.sweeping, true))
         });
         if let Some(sweeping) = kept {

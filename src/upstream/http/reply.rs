@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use ::http::header::{CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING};
+use ::http::header::{CONTENT_LENGTH, TRAILER};
 use ::http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -34,12 +34,13 @@ enum Fault {
     Broken(#[source] hyper::Error),
 }
 
-/// Makes the client's response of a reply whose head has just come.
+/// Makes the client's response of a reply whose head has come at `now`.
 pub(super) async fn receive(
     pool: &Arc<Pool>,
     place: InFlight<&Pool>,
     mut connection: Box<Connection>,
     reply: Response<Incoming>,
+    now: Instant,
     upload: &Progress,
     between_bytes: Duration,
 ) -> Result<Response<Body>, Error> {
@@ -60,7 +61,7 @@ pub(super) async fn receive(
     } else {
         match look(&mut connection, &mut incoming).await {
             Look::Whole(bytes) => {
-                pool.put(place.server, connection);
+                pool.put(place.server, connection, now);
                 Body::from(bytes)
             }
             Look::Part(ahead) => {
@@ -83,55 +84,57 @@ enum Look {
 /// Looks twice: the first frame may be all, but of a chunked body only the second look tells.
 async fn look(connection: &mut Connection, incoming: &mut Incoming) -> Look {
     poll_fn(|cx| {
-        let mut ahead = VecDeque::new();
-        while ahead.len() < 2 {
-            if incoming.is_end_stream() {
-                break;
-            }
-            match connection.poll_frame(incoming, cx) {
-                Poll::Ready(Some(Ok(frame))) => ahead.push_back(frame),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Look::Broken(error)),
-                Poll::Ready(None) => return Poll::Ready(whole(ahead)),
-                Poll::Pending => return Poll::Ready(Look::Part(ahead)),
-            }
-        }
-        Poll::Ready(if incoming.is_end_stream() { whole(ahead) } else { Look::Part(ahead) })
+        let mut next = || match incoming.is_end_stream() {
+            true => Poll::Ready(None),
+            false => connection.poll_frame(incoming, cx),
+        };
+        let first = match next() {
+            Poll::Ready(Some(Ok(frame))) => frame,
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Look::Broken(error)),
+            Poll::Ready(None) => return Poll::Ready(Look::Whole(Bytes::new())),
+            Poll::Pending => return Poll::Ready(Look::Part(VecDeque::new())),
+        };
+        Poll::Ready(match next() {
+            Poll::Ready(Some(Ok(second))) => Look::Part(VecDeque::from([first, second])),
+            Poll::Ready(Some(Err(error))) => Look::Broken(error),
+            Poll::Ready(None) => match first.into_data() {
+                Ok(bytes) => Look::Whole(bytes),
+                Err(trailers) => Look::Part(VecDeque::from([trailers])),
+            },
+            Poll::Pending => Look::Part(VecDeque::from([first])),
+        })
     })
     .await
 }
 
-fn whole(mut ahead: VecDeque<Frame<Bytes>>) -> Look {
-    if ahead.len() > 1 {
-        return Look::Part(ahead);
-    }
-    match ahead.pop_front().map(Frame::into_data) {
-        None => Look::Whole(Bytes::new()),
-        Some(Ok(bytes)) => Look::Whole(bytes),
-        Some(Err(trailers)) => Look::Part(VecDeque::from([trailers])),
-    }
-}
-
 /// Removes from a reply's head what concerned one connection, and settles how long its body is.
 fn clean(headers: &mut HeaderMap, length: Option<u64>) -> Result<(), Error> {
-    if let Some(coding) = headers.get(TRANSFER_ENCODING) {
-        // hyper undoes `chunked` alone: a body coded twice would reach the client still coded, its coding unsaid.
-        let single = headers.get_all(TRANSFER_ENCODING).iter().nth(1).is_none();
-        if !(single && coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
-            return Err(Error::BadReply { what: "a transfer coding other than chunked" });
-        }
-        headers.remove(CONTENT_LENGTH);
-    } else if let Some(said) = headers.get(CONTENT_LENGTH) {
-        let plain = said.as_bytes().iter().all(u8::is_ascii_digit);
-        let single = headers.get_all(CONTENT_LENGTH).iter().nth(1).is_none();
-        // The same length said twice is one length; different ones hyper has refused.
-        match length {
-            Some(length) if !(plain && single) => drop(headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
+    let (mut codings, mut lengths, mut plain, mut trailers) = (0, 0, true, Vec::new());
+    // One look at all fields is cheaper than one search for each that might be there.
+    for (name, value) in &*headers {
+        match name.as_str() {
+            // hyper undoes `chunked` alone: a body coded twice would reach the client still coded, its coding unsaid.
+            "transfer-encoding" if !value.as_bytes().eq_ignore_ascii_case(b"chunked") => codings += 2,
+            "transfer-encoding" => codings += 1,
+            "content-length" => {
+                lengths += 1;
+                plain &= value.as_bytes().iter().all(u8::is_ascii_digit);
+            }
+            "trailer" => trailers.push(value.clone()),
             _ => {}
         }
     }
-    // `Trailer` goes on: without it no trailer is sent to the client.
-    let trailers: Vec<HeaderValue> = headers.get_all(TRAILER).iter().cloned().collect();
+    match (codings, length) {
+        (0, Some(length)) if lengths > 1 || !plain => {
+            // The same length said twice is one length; different ones hyper has refused.
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        (0, _) => {}
+        (1, _) => drop(headers.remove(CONTENT_LENGTH)),
+        _ => return Err(Error::BadReply { what: "a transfer coding other than chunked" }),
+    }
     strip_hop_by_hop(headers);
+    // `Trailer` goes on: without it no trailer is sent to the client.
     for names in trailers {
         headers.append(TRAILER, names);
     }
@@ -211,7 +214,7 @@ impl Reply {
     /// The body is here to its end: the connection is free.
     fn finish(&mut self) {
         if let Some(Link::Own(connection, place)) = self.link.take() {
-            place.pool().put(place.server, connection);
+            place.pool().put(place.server, connection, Instant::now());
         }
     }
 }

@@ -6,12 +6,13 @@
 
 use ::http::header::{CONNECTION, EXPECT, HOST, UPGRADE};
 use ::http::uri::{Authority, PathAndQuery};
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, request};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 use super::connection::Upload;
 use super::{HostPolicy, Server, Settings};
+use crate::http::Client;
 use crate::http::client::{X_FORWARDED_FOR, X_FORWARDED_PROTO};
-use crate::http::{Client, RequestBody};
+use crate::upstream::Inbound;
 
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
@@ -43,31 +44,30 @@ impl Addressing {
     }
 
     /// Turns the client's request into the server's.
-    pub(super) fn outgoing(
-        &self,
-        mut head: request::Parts,
-        body: RequestBody,
-        client: &Client,
-        upgrading: bool,
-    ) -> Request<Upload> {
+    pub(super) fn outgoing(&self, mut inbound: Box<Inbound>, upgrading: bool) -> Request<Upload> {
+        let Inbound { head, client, .. } = &mut *inbound;
         let authority = head.uri.authority().map(Authority::as_str).and_then(|name| HeaderValue::from_str(name).ok());
         if authority.is_some() {
             head.uri = origin_form(&head.uri);
         }
         let headers = &mut head.headers;
         // A target with a host of its own stands above `Host`.
+        let kept = authority.is_none() && self.host.is_none();
         let said = authority.or_else(|| headers.get(HOST).cloned());
         forward(headers, client, said.as_ref());
-        headers.insert(HOST, self.host(said.as_ref()).clone());
-        // The edge has answered it; the server would wait for nobody.
-        headers.remove(EXPECT);
+        if !kept || said.is_none() {
+            headers.insert(HOST, self.host(said.as_ref()).clone());
+        }
         if upgrading {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        } else {
+        } else if headers.keys().any(|name| matches!(name.as_str(), "connection" | "upgrade" | "expect")) {
             headers.remove(CONNECTION);
             headers.remove(UPGRADE);
+            // The edge has answered it; the server would wait for nobody.
+            headers.remove(EXPECT);
         }
         head.version = Version::HTTP_11;
+        let Inbound { head, body, .. } = *inbound;
         Request::from_parts(head, Upload::new(body))
     }
 }
@@ -103,16 +103,16 @@ fn listed(headers: &HeaderMap) -> Option<String> {
     if lines.is_empty() { None } else { Some(lines.join(", ")) }
 }
 
-/// Whether a request may be sent a second time to a server that closed the connection without a word.
+/// Whether a request, for no upgrade, may be sent a second time to a server that closed the connection without a word.
 pub(super) fn is_repeatable(request: &Request<Upload>) -> bool {
     let idempotent =
         matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
-    idempotent && http_body::Body::is_end_stream(request.body()) && !request.headers().contains_key(UPGRADE)
+    idempotent && http_body::Body::is_end_stream(request.body())
 }
 
 /// The same request once more, for one without a body.
 pub(super) fn copy(request: &Request<Upload>) -> Request<Upload> {
-    let mut copy = Request::new(Upload::new(RequestBody::empty()));
+    let mut copy = Request::new(Upload::nothing());
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();

@@ -532,10 +532,12 @@ fn a_request_on_a_connection_that_ends_before_taking_it_comes_back() {
             }
         })
         .await;
-        let request = || Request::new(Upload::new(RequestBody::empty()));
+        let request = || Request::new(Upload::nothing());
         let wait = Wait { first_byte: LONG, deadline: Instant::now() + LONG, timeout: LONG };
         let connection = Connection::open(&script.server(), wait.deadline).await.unwrap();
-        let Ok((mut connection, reply)) = connection.send(request(), &wait).await else { panic!("no reply") };
+        let Ok((mut connection, reply)) = connection.send(request(), Instant::now(), &wait).await else {
+            panic!("no reply")
+        };
         let mut body = reply.into_body();
         while let Some(frame) = poll_fn(|cx| connection.poll_frame(&mut body, cx)).await {
             frame.unwrap();
@@ -550,7 +552,7 @@ fn a_request_on_a_connection_that_ends_before_taking_it_comes_back() {
         close.notify_one();
         eventually(|| script.open.get() == 0).await;
         sleep(Duration::from_millis(5)).await;
-        assert!(matches!(connection.send(request(), &wait).await, Err(Failure::Unsent(_))));
+        assert!(matches!(connection.send(request(), Instant::now(), &wait).await, Err(Failure::Unsent(_))));
     });
 }
 
