@@ -118,7 +118,7 @@ requests_per_connection = 1000000
 http = "http://127.0.0.1:{self.service_port}"
 {routes}""")
         environment = [f"{name}={value}" for name, value in environment.items()]
-        self.gateway = self.start("env", *environment, ROOT / "target/release/examples/hello", "run", "-c", self.dir / "routes.toml")
+        self.gateway = self.start("env", *environment, self.o.gateway or ROOT / "target/release/examples/hello", "run", "-c", self.dir / "routes.toml")
         wait_for(lambda: answers(self.gateway_port), "the gateway")
 
     def load(self, port, path, seconds, *more, **environment):
@@ -144,6 +144,10 @@ http = "http://127.0.0.1:{self.service_port}"
         return row
 
 
+def build(*examples):
+    subprocess.run(["cargo", "build", "--release", *(word for name in examples for word in ("--example", name))], cwd=ROOT, check=True)
+
+
 def machine():
     cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), "unknown")
     version = lambda *a: (lambda p: (p.stdout + p.stderr).splitlines()[0])(subprocess.run(a, capture_output=True, text=True))
@@ -158,6 +162,7 @@ def arguments(description, seconds):
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=seconds)
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--gateway", type=lambda path: pathlib.Path(path).resolve(), help="a build of the example `hello` to measure instead of this tree's plain release")
     parser.add_argument("--out", type=pathlib.Path, help="a folder for MACHINE.md, raw.json and summary.md")
     return parser
 
@@ -166,7 +171,7 @@ def main(parser, kind, summary):
     """Builds the gateway, has a bench of this kind run, and writes down what came of it."""
     options = parser.parse_args()
     about = machine()
-    subprocess.run(["cargo", "build", "--release", "--example", "hello", "--example", "floor"], cwd=ROOT, check=True)
+    build("floor", *([] if options.gateway else ["hello"]))
     bench = kind(options)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
@@ -178,8 +183,9 @@ def main(parser, kind, summary):
     print("\n" + text)
     if options.out:
         figures = " ".join(f"--{name} {value}" for name, value in vars(options).items() if isinstance(value, int))
+        built = "guided by a profile (`make release`)" if options.gateway else "a plain release"
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "MACHINE.md").write_text(about + "\n")
         (options.out / "raw.json").write_text("[\n" + ",\n".join(json.dumps(r) for r in rows) + "\n]\n")
         (options.out / "summary.md").write_text(
-            f"`run.py {figures}`: one worker each, CPU time of the proxy's process per request.\n\n{text}\n")
+            f"`run.py {figures}`: one worker each, CPU time of the proxy's process per request; {built}.\n\n{text}\n")

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs from Debian what is missing, and nothing else: `install.sh demo` what the demonstration needs,
-# `install.sh tests` what the tests need, `install.sh bench` what the measurements need. Asks apt only when something is missing, and sudo only when not root.
+# `install.sh tests` what the tests need, `install.sh bench` what the measurements need, `install.sh release` what a
+# build that is guided by measurements needs. Asks apt only when something is missing, and sudo only when not root.
 # No service is started: the demonstration and the tests start their own servers, in folders of their own.
 set -euo pipefail
 
@@ -9,12 +10,14 @@ tests=("${demo[@]}" php php-cli php-igbinary php-redis php-mysql php-mbstring ph
   redis-server mariadb-server wordpress nginx-light wrk curl chromium chromium-driver
   prometheus python3-prometheus-client)
 bench=("${tests[@]}" libnginx-mod-http-lua lua-nginx-redis)
+release=("${bench[@]}" llvm-19)
 
 case "${1:-}" in
   demo) wanted=("${demo[@]}") ;;
   tests) wanted=("${tests[@]}") ;;
   bench) wanted=("${bench[@]}") ;;
-  *) echo "usage: $0 demo|tests|bench" >&2; exit 2 ;;
+  release) wanted=("${release[@]}") ;;
+  *) echo "usage: $0 demo|tests|bench|release" >&2; exit 2 ;;
 esac
 
 installed() {

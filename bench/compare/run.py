@@ -22,7 +22,6 @@ class Compare(Bench):
     def begin(self):
         self.start_fpm()
         self.start_both()
-        self.start_floors()
 
     def start_fpm(self):
         # Room for all three: what one of them keeps connected is lost to the others.
@@ -88,6 +87,7 @@ serve = "new"
         return self.floors[path] if who == "floor" else super().proxy(who, path)
 
     def run(self):
+        self.start_floors()
         rows = []
         for case in self.o.cases:
             for round_ in range(self.o.rounds):

@@ -5,8 +5,9 @@ Every route has two sides that have answered requests of widely spread durations
 for so long that the windows have slices. First, the gateway being idle, the time from asking for /metrics to
 its last byte is taken by a client on the same machine, and the CPU time that its control plane took. Then
 requests come at a fixed rate, without and with a scrape every half second, and the kernel's scheduler tells
-how long the worker was ready to run and had to wait for a processor (perf sched): the scrape runs on the
-control plane's thread, and no lock is shared with a worker, so that is all it can do to one.
+how long the worker was ready to run and had to wait for a processor, and for how much of that the control
+plane's thread had it (perf sched): the scrape runs there, and no lock is shared with a worker, so that is all
+it can do to one.
 
 Everything runs on loopback in a temporary folder and ends by itself.
 """
@@ -14,7 +15,7 @@ import argparse, json, os, pathlib, re, shutil, signal, socket, statistics, subp
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from stand import ROOT, Bench, answers, free_port, machine, wait_for  # noqa: E402
+from stand import ROOT, Bench, answers, build, free_port, machine, wait_for  # noqa: E402
 
 FORMATS = {
     "text": "text/plain",
@@ -101,7 +102,8 @@ requests_per_connection = 1000000
         return [int(t.name) for t in tasks.iterdir() if "worker" in (t / "comm").read_text()]
 
     def delays(self, scraping):
-        """How long the workers waited for a processor, each time they were ready to run, in ms."""
+        """How long a worker waited for a processor each time it was ready to run, and for how much of it that had the
+        control plane: two sorted lists, in ms."""
         data, stop = self.dir / "sched.data", threading.Event()
         def requests():
             with socket.create_connection(("127.0.0.1", self.port)) as s:
@@ -121,16 +123,25 @@ requests_per_connection = 1000000
         stop.set()
         for thread in at_work:
             thread.join()
-        tids = ",".join(map(str, self.threads()))
-        told = subprocess.run(["perf", "sched", "timehist", "-i", data, "--tid", tids], capture_output=True, text=True, check=True).stdout
-        return sorted(float(l.split()[-2]) for l in told.splitlines() if re.match(r"\s*\d+\.\d+ \[", l))
+        told = subprocess.run(["perf", "sched", "timehist", "-i", data], capture_output=True, text=True, check=True).stdout
+        runs = re.findall(r"^\s*(\d+\.\d+) \[(\d+)\].*?\[(\d+)(?:/\d+)?\]\s+[\d.]+\s+([\d.]+)\s+([\d.]+)\s*$", told, re.M)
+        workers, control, waits = self.threads(), {}, []
+        for end, cpu, thread, waited, ran in runs:
+            end, waited, ran = float(end) * 1e3, float(waited), float(ran)
+            if int(thread) == self.gateway.pid:
+                control.setdefault(cpu, []).append((end - ran, end))
+            elif int(thread) in workers:
+                waits.append((cpu, end - ran - waited, end - ran))
+        behind = [sum(max(0, min(b, end) - max(a, begin)) for a, b in control.get(cpu, [])) for cpu, begin, end in waits]
+        return sorted(end - begin for _, begin, end in waits), sorted(behind)
 
     def delayed(self):
         rows = {}
         for name, scraping in (("without", False), ("with", True)):
-            waits = self.delays(scraping)
-            rows[name] = {"runs": len(waits), "p99_ms": waits[int(len(waits) * 0.99)], "longest_ms": waits[-1]}
-            print("{0:8} scrapes: a worker ran {runs} times and waited at most {longest_ms:.3f} ms, P99 {p99_ms:.3f} ms".format(name, **rows[name]), flush=True)
+            waits, behind = self.delays(scraping)
+            rows[name] = {"runs": len(waits), "p99_ms": waits[int(len(waits) * 0.99)], "longest_ms": waits[-1], "longest_behind_control_ms": behind[-1]}
+            print("{0:8} scrapes: a worker ran {runs} times and waited at most {longest_ms:.3f} ms, P99 {p99_ms:.3f} ms; behind the control plane "
+                  "at most {longest_behind_control_ms:.3f} ms".format(name, **rows[name]), flush=True)
         return rows
 
 
@@ -141,12 +152,12 @@ def main():
     parser.add_argument("--seconds", type=int, default=20, help="of load on each side, and of looking at the scheduler")
     parser.add_argument("--scrapes", type=int, default=21)
     parser.add_argument("--rate", type=int, default=1000, help="requests per second while the scheduler is looked at")
-    parser.add_argument("--gateway", type=pathlib.Path, help="a build of the example `hello` to measure instead of this tree's")
+    parser.add_argument("--gateway", type=lambda path: pathlib.Path(path).resolve(), help="a build of the example `hello` to measure instead of this tree's plain release")
     parser.add_argument("--out", type=pathlib.Path, help="a file for all that was measured")
     options = parser.parse_args()
     about = machine()
     if not options.gateway:
-        subprocess.run(["cargo", "build", "--release", "--example", "hello"], cwd=ROOT, check=True)
+        build("hello")
     bench = Scrape(options)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:

@@ -25,7 +25,8 @@ impl Host {
     /// Finds the host of a request, by its target if that names one, else by its `Host`.
     pub(crate) fn of(version: Version, target: &Uri, headers: &HeaderMap) -> Result<Self, Answer> {
         let mut lines = headers.get_all(HOST).iter();
-        let field = match (lines.next(), lines.next()) {
+        let line = lines.next();
+        let field = match (line, lines.next()) {
             (Some(line), None) => Some(Parts::parse(line.as_bytes())?),
             // HTTP/2 has `:authority` instead, HTTP/1.0 nothing.
             (None, _) if version != Version::HTTP_11 => None,
@@ -40,7 +41,7 @@ impl Host {
         match (authority, field) {
             (None, None) => Ok(Self { value: HeaderValue::from_static(""), length: 0 }),
             (Some(parts), _) => parts.lower(None),
-            (None, Some(parts)) => parts.lower(headers.get(HOST)),
+            (None, Some(parts)) => parts.lower(line),
         }
     }
 

@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+"""Builds the gateway guided by a profile of itself at work: a sixth less CPU time a request than a plain release.
+
+The gateway of the comparison is built with counters in it and answers the requests of the comparison and of the
+checks; what it has counted tells the compiler which ways are taken. The programs lie in target/guided then. Arguments
+go to cargo, in place of what is built by default: the program, and the gateway that the measurements run.
+
+Needs what the measurements need, and the compiler's llvm-profdata (rustup component add llvm-tools) or Debian's.
+"""
+import os, pathlib, re, shutil, subprocess, sys, tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from stand import ROOT, arguments  # noqa: E402
+from compare.run import Compare  # noqa: E402
+from checks.run import Checks  # noqa: E402
+
+TARGET = ROOT / "target/guided"
+SECONDS = 3
+
+
+def rustc(*words):
+    return subprocess.run(["rustc", *words], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def profdata(host):
+    """The compiler's own, else the newest that is installed: an older one reads what is needed of it."""
+    own = pathlib.Path(rustc("--print", "sysroot"), "lib/rustlib", host, "bin/llvm-profdata")
+    if own.exists():
+        return own
+    installed = {int(v[1]): path for path in pathlib.Path("/usr/bin").iterdir() if (v := re.fullmatch(r"llvm-profdata-(\d+)", path.name))}
+    if not installed:
+        sys.exit("llvm-profdata is missing: `rustup component add llvm-tools`, or Debian's package llvm-19")
+    return installed[max(installed)]
+
+
+def build(host, flag, folder, *what):
+    # With a target named, the flag is for the program alone and not for what cargo runs while it builds.
+    command = ["cargo", "build", "--release", "--locked", "--target", host, "--target-dir", folder, *what]
+    subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"RUSTFLAGS": flag})
+    return folder / host / "release"
+
+
+def work(kind, gateway, cases):
+    options = arguments(__doc__, SECONDS).parse_args(["--gateway", str(gateway)])
+    options.cases, options.children = cases, 8
+    bench = kind(options)
+    try:
+        bench.begin()
+        for case in cases:
+            bench.measure("strangler", f"/{case}")
+    finally:
+        # It writes what it has counted as it ends.
+        bench.stop()
+
+
+def main(what):
+    host = re.search(r"^host: (.+)$", rustc("-vV"), re.M)[1]
+    merge, profile = profdata(host), TARGET / "strangler.profdata"
+    with tempfile.TemporaryDirectory(prefix="strangler-counts-") as counts:
+        gateway = build(host, f"-Cprofile-generate={counts}", TARGET / "counting", "--example", "hello") / "examples/hello"
+        work(Compare, gateway, ["fastcgi-kept", "fastcgi", "http", "handler"])
+        work(Checks, gateway, ["redis", "warm"])
+        subprocess.run([merge, "merge", "-o", profile, *pathlib.Path(counts).glob("*.profraw")], check=True)
+    shutil.rmtree(TARGET / "counting")
+    print("built in", build(host, f"-Cprofile-use={profile}", TARGET, *what))
+
+
+if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+    else:
+        main(sys.argv[1:] or ["--bin", "strangler", "--example", "hello"])
