@@ -2,17 +2,18 @@
 """Builds the gateway guided by a profile of itself at work: a sixth less CPU time a request than a plain release.
 
 The gateway of the comparison is built with counters in it and answers the requests of the comparison and of the
-checks; what it has counted tells the compiler which ways are taken. The programs lie in target/guided then. Arguments
+checks, and scrapes; what it has counted tells the compiler which ways are taken. The programs lie in target/guided then. Arguments
 go to cargo, in place of what is built by default: the program, and the gateway that the measurements run.
 
 Needs what the measurements need, and the compiler's llvm-profdata (rustup component add llvm-tools) or Debian's.
 """
-import os, pathlib, re, shutil, subprocess, sys, tempfile
+import argparse, os, pathlib, re, shutil, subprocess, sys, tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from stand import ROOT, arguments  # noqa: E402
 from compare.run import Compare  # noqa: E402
 from checks.run import Checks  # noqa: E402
+from scrape.run import FORMATS, Scrape  # noqa: E402
 
 TARGET = ROOT / "target/guided"
 SECONDS = 3
@@ -36,8 +37,15 @@ def profdata(host):
 def build(host, flag, folder, *what):
     # With a target named, the flag is for the program alone and not for what cargo runs while it builds.
     command = ["cargo", "build", "--release", "--locked", "--target", host, "--target-dir", folder, *what]
-    subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"RUSTFLAGS": flag})
+    flags = f"{os.environ.get('RUSTFLAGS', '')} {flag}"
+    subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"RUSTFLAGS": flags})
     return folder / host / "release"
+
+
+def end(bench):
+    bench.stop()
+    if bench.gateway.returncode != 0:
+        sys.exit("the gateway did not end by itself, and so did not write down what it had counted")
 
 
 def work(kind, gateway, cases):
@@ -49,8 +57,20 @@ def work(kind, gateway, cases):
         for case in cases:
             bench.measure("strangler", f"/{case}")
     finally:
-        # It writes what it has counted as it ends.
-        bench.stop()
+        end(bench)
+
+
+def scrapes(gateway):
+    """What is not seen at work is taken for rare, and made small instead of fast."""
+    bench = Scrape(argparse.Namespace(gateway=gateway, routes=200, workers=1, seconds=SECONDS))
+    try:
+        bench.start_gateway()
+        bench.fill()
+        for accept in FORMATS.values():
+            for _ in range(20):
+                bench.scrape(accept)
+    finally:
+        end(bench)
 
 
 def main(what):
@@ -60,6 +80,7 @@ def main(what):
         gateway = build(host, f"-Cprofile-generate={counts}", TARGET / "counting", "--example", "hello") / "examples/hello"
         work(Compare, gateway, ["fastcgi-kept", "fastcgi", "http", "handler"])
         work(Checks, gateway, ["redis", "warm"])
+        scrapes(gateway)
         subprocess.run([merge, "merge", "-o", profile, *pathlib.Path(counts).glob("*.profraw")], check=True)
     shutil.rmtree(TARGET / "counting")
     print("built in", build(host, f"-Cprofile-use={profile}", TARGET, *what))

@@ -54,7 +54,10 @@ def cpu_seconds(pids):
 
 
 class Bench:
-    """A script gives it `begin`, which starts all that is measured, and `run`, which gives the rows."""
+    """A script gives it `begin`, which starts all that is measured, `run`, which gives the rows, and names what of this
+    tree it runs beside the gateway."""
+
+    beside = []
 
     def __init__(self, options):
         self.o = options
@@ -145,7 +148,8 @@ http = "http://127.0.0.1:{self.service_port}"
 
 
 def build(*examples):
-    subprocess.run(["cargo", "build", "--release", *(word for name in examples for word in ("--example", name))], cwd=ROOT, check=True)
+    if examples:
+        subprocess.run(["cargo", "build", "--release", *(word for name in examples for word in ("--example", name))], cwd=ROOT, check=True)
 
 
 def machine():
@@ -168,10 +172,10 @@ def arguments(description, seconds):
 
 
 def main(parser, kind, summary):
-    """Builds the gateway, has a bench of this kind run, and writes down what came of it."""
+    """Builds what is measured, has a bench of this kind run, and writes down what came of it."""
     options = parser.parse_args()
     about = machine()
-    build("floor", *([] if options.gateway else ["hello"]))
+    build(*kind.beside, *([] if options.gateway else ["hello"]))
     bench = kind(options)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
@@ -183,7 +187,8 @@ def main(parser, kind, summary):
     print("\n" + text)
     if options.out:
         figures = " ".join(f"--{name} {value}" for name, value in vars(options).items() if isinstance(value, int))
-        built = "guided by a profile (`make release`)" if options.gateway else "a plain release"
+        guided = options.gateway and options.gateway.is_relative_to(ROOT / "target/guided")
+        built = "guided by a profile (`make release`)" if guided else "another build" if options.gateway else "a plain release"
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "MACHINE.md").write_text(about + "\n")
         (options.out / "raw.json").write_text("[\n" + ",\n".join(json.dumps(r) for r in rows) + "\n]\n")

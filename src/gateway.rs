@@ -118,8 +118,8 @@ async fn answer(
     request_id: &HeaderValue,
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Refusal> {
-    let now = exchange.timeline().started();
-    let Admitted { host, mut inbound } = admit(&table.edge, request, client, request_id, now)?;
+    let started = exchange.timeline().started();
+    let Admitted { host, mut inbound } = admit(&table.edge, request, client, request_id, started)?;
     exchange.reads(&inbound.path);
 
     let route = find(table, &host, &inbound)?;
@@ -199,7 +199,7 @@ fn admit(
     request: Request<Incoming>,
     client: Client,
     request_id: &HeaderValue,
-    now: Instant,
+    started: Instant,
 ) -> Result<Admitted, Answer> {
     let (mut head, body) = request.into_parts();
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
@@ -221,7 +221,7 @@ fn admit(
     }
     head.headers.insert(X_REQUEST_ID, request_id.clone());
     let body = RequestBody::new(body, edge.limits.body_bytes, edge.timeouts.body_gap);
-    let (request_id, deadline) = (request_id.clone(), now.into());
+    let (request_id, deadline) = (request_id.clone(), started.into());
     Ok(Admitted { host, inbound: Box::new(Inbound { head, body, path, client, request_id, deadline }) })
 }
 

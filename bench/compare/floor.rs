@@ -1,4 +1,4 @@
-//! The least that a proxy can take on this machine: its system calls, and nothing else.
+//! The least that a proxy can take which reads and writes each message by itself: its system calls, and nothing else.
 //!
 //! One thread, one edge-triggered epoll. A request is read, handed over as it is, its answer read and handed back.
 //! Nothing is parsed but where an answer ends, nothing is checked, counted, logged or timed out. It understands `wrk`
@@ -13,7 +13,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::error::Error;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -111,7 +111,10 @@ impl Floor {
 
     fn readable(&mut self, key: u64, buffer: &mut [u8]) -> Outcome {
         let Some(peer) = self.peers.get_mut(&key) else { return Ok(()) };
-        let read = peer.stream.read(buffer).unwrap_or(0);
+        let read = match peer.stream.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            read => read.unwrap_or(0),
+        };
         let message = buffer.get(..read).unwrap_or_default();
         match &mut peer.whose {
             _ if message.is_empty() => self.close(key),

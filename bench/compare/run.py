@@ -6,8 +6,8 @@ the CPU time that the proxy's process used per request (from /proc), because it 
 costs whatever else the machine does; requests/s, P50 and P99 stand beside it. Medians over the
 rounds and ratios to nginx are printed, and written with the raw rows to --out.
 
-The third is the floor (floor.rs), a loop of a proxy's system calls and nothing else: what lies below
-its ratio no proxy could reach on this machine, whatever it is written in.
+The third is the floor (floor.rs), a loop of a proxy's system calls and nothing else: no proxy that
+reads and writes each message by itself, as all three do, could go below it on this machine.
 
 Everything runs on loopback in a temporary folder and ends by itself.
 """
@@ -19,6 +19,8 @@ from stand import PROXY, ROOT, Bench, answers, arguments, free_port, main, wait_
 
 
 class Compare(Bench):
+    beside = ["floor"]
+
     def begin(self):
         self.start_fpm()
         self.start_both()

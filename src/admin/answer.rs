@@ -12,17 +12,18 @@ use ::http::header::{
 };
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use bytes::Bytes;
-use http_body_util::{Either, Full};
+use http_body_util::Either;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::compare::{self, Question};
 use super::events::Stream;
+use super::pieces::Pieces;
 use super::{Admin, flip, gauges, guard, page, report, routes, series, upstreams};
 use crate::http::{Answer, BoxError};
 use crate::telemetry::Format;
 
-type Reply = Response<Either<Full<Bytes>, Stream>>;
+type Reply = Response<Either<Pieces, Stream>>;
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -188,7 +189,7 @@ fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>)
         (REFERRER_POLICY, "no-referrer"),
         (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
     ];
-    let mut response = Response::new(Either::Left(Full::new(body.into())));
+    let mut response = Response::new(Either::Left(Pieces::of(body.into())));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -201,7 +202,7 @@ fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>)
 #[cfg(test)]
 mod tests {
     use ::http::header::HOST;
-    use http_body_util::BodyExt;
+    use http_body_util::{BodyExt, Full};
 
     use super::*;
 

@@ -13,6 +13,7 @@ mod flip;
 mod gauges;
 mod guard;
 mod page;
+mod pieces;
 mod reload;
 mod report;
 mod routes;

@@ -152,16 +152,17 @@ impl Lines {
         }
     }
 
-    /// The time of day at `now`. That clock is asked once a second only: it costs as much as a third of a line.
+    /// The time of day at `now`. That clock is asked once a second only, since it costs as much as a third of a line: a
+    /// step of it is seen a second late.
     fn wall_time(&self, now: Instant) -> SystemTime {
         let (then, wall) = self.wall.get();
         let since = now.saturating_duration_since(then);
         if since < Duration::from_secs(1) {
             return wall + since;
         }
-        let wall = SystemTime::now();
-        self.wall.set((now, wall));
-        wall
+        let (here, wall) = (Instant::now(), SystemTime::now());
+        self.wall.set((here, wall));
+        wall - here.saturating_duration_since(now)
     }
 
     /// Hands over what was gathered; where there is no room for it, it is dropped and counted.

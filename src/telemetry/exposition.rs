@@ -33,9 +33,9 @@ const SERVES: [&str; 2] = ["legacy", "new"];
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// How long a scrape keeps its processor from a worker that waits for it.
-const COURTESY: Duration = Duration::from_micros(500);
+const COURTESY: Duration = Duration::from_micros(200);
 /// Sides read, or samples written, before it looks at the clock again: far less than that.
-const IN_A_ROW: usize = 16;
+const IN_A_ROW: usize = 8;
 
 impl Telemetry {
     /// All metrics in one of the formats.

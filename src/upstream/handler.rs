@@ -180,7 +180,9 @@ impl Handler {
                 let now = Instant::now();
                 timeline.queued(began.into_std(), now.saturating_duration_since(began));
                 timeline.handed_over(now.into_std());
-                timeout_at(deadline, place.run(Arc::clone(&self.watch), inbound)).await
+                let answered = timeout_at(deadline, place.run(Arc::clone(&self.watch), inbound)).await;
+                // As with every other side, it is there when its worker has it.
+                answered.map(|reply| reply.map(|reply| Reply { at: std::time::Instant::now(), ..reply }))
             }
             None => return Err(Error::Panicked { message: "no service was installed".to_owned() }),
         };

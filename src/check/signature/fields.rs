@@ -83,20 +83,20 @@ impl FieldPlace {
         let mut found = None;
         if let Some(name) = self.parameter() {
             for value in parameters.all(name) {
-                only(&mut found, Found { value, in_header: false })?;
+                note(&mut found, Found { value, in_header: false })?;
             }
         }
         if let Some(name) = self.header() {
             for value in headers.get_all(name) {
-                only(&mut found, Found { value: value.as_bytes(), in_header: true })?;
+                note(&mut found, Found { value: value.as_bytes(), in_header: true })?;
             }
         }
         Ok(found)
     }
 }
 
-/// Notes what was found, unless something was found before.
-fn only<'r>(found: &mut Option<Found<'r>>, next: Found<'r>) -> Result<(), Twice> {
+/// Notes what was found; an error where something was found before.
+fn note<'r>(found: &mut Option<Found<'r>>, next: Found<'r>) -> Result<(), Twice> {
     if found.replace(next).is_some() { Err(Twice) } else { Ok(()) }
 }
 

@@ -285,11 +285,11 @@ impl<'o> Encoder<'o> {
         put_length(self.out, name_length);
         put_length(self.out, value_length);
         self.out.extend_from_slice(prefix);
-        let begin = self.out.len();
+        let start = self.out.len();
         self.out.extend_from_slice(name);
         if !prefix.is_empty() {
             // In place: byte by byte a buffer asks each time whether there is room.
-            let written = self.out.get_mut(begin..).unwrap_or_default();
+            let written = self.out.get_mut(start..).unwrap_or_default();
             written.iter_mut().for_each(|byte| *byte = if *byte == b'-' { b'_' } else { byte.to_ascii_uppercase() });
         }
         for (index, part) in parts.enumerate() {

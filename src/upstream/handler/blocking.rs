@@ -63,7 +63,7 @@ impl Blocking {
         })
     }
 
-    /// Waits for a place, from now on.
+    /// Waits for a place, as it has since `began`.
     pub(super) async fn place(&self, began: Instant, deadline: Instant) -> Result<Place<'_>, Error> {
         let permit = match Arc::clone(&self.places).try_acquire_owned() {
             Ok(permit) => permit,

@@ -64,7 +64,8 @@ impl Watch {
         Duration::from_nanos(self.busy.iter().map(|busy| busy.0.load(Ordering::Relaxed)).sum())
     }
 
-    /// Makes and polls a handler's future to its end, and takes what of its body is there already. It is `now`.
+    /// Makes and polls a handler's future to its end, and takes what of its body is there already. The first poll
+    /// begins at `now`.
     pub(super) async fn run<F>(watch: &Arc<Self>, now: Instant, make: impl FnOnce() -> F) -> Result<Reply, Error>
     where
         F: Future<Output = Response<axum::body::Body>>,
@@ -88,7 +89,7 @@ impl Watch {
         Ok(Reply { head, body, at })
     }
 
-    /// Runs a piece of the handler's code that begins now; a panic's text is the error. Says when it ended.
+    /// Runs a piece of the handler's code from `began` on; a panic's text is the error. Says when it ended.
     fn guard<T>(&self, began: Instant, code: impl FnOnce() -> T) -> (Result<T, String>, Instant) {
         let thread = (!self.on_worker).then(cpu_of_this_thread);
         // What a panicking handler leaves half done is its own: the future or body is not polled again.

@@ -285,7 +285,7 @@ impl Upload {
     }
 
     /// That of a request without a body.
-    pub(super) fn nothing() -> Self {
+    pub(super) fn empty() -> Self {
         Self(None)
     }
 

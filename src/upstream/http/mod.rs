@@ -180,7 +180,9 @@ impl Service {
         while let Some(place) = self.pool.choose(&tried, now) {
             let idle = if fresh { None } else { self.pool.take(place.server, now) };
             if let Some(connection) = idle {
-                return Ok(Leased { place, connection, reused: true, at: now });
+                // The time it took to try others is none of this one's.
+                let at = if tried.is_empty() { now } else { Instant::now() };
+                return Ok(Leased { place, connection, reused: true, at });
             }
             match self.connect(&place, tried.len(), connect_by).await {
                 Ok(connection) => return Ok(Leased { place, connection, reused: false, at: Instant::now() }),
@@ -228,6 +230,6 @@ struct Leased<'s> {
     place: InFlight<&'s Pool>,
     connection: Box<Connection>,
     reused: bool,
-    /// Since when it is there.
+    /// When it was leased.
     at: Instant,
 }

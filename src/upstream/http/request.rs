@@ -4,7 +4,7 @@
 //! X-Forwarded-For, -Proto and -Host. A list that a client sent itself is worth nothing and is
 //! replaced; only what a trusted proxy sent is kept. This file refuses nothing and cannot fail.
 
-use ::http::header::{CONNECTION, EXPECT, HOST, UPGRADE};
+use ::http::header::{CONNECTION, HOST, UPGRADE};
 use ::http::uri::{Authority, PathAndQuery};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
@@ -60,11 +60,9 @@ impl Addressing {
         }
         if upgrading {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        } else if headers.keys().any(|name| matches!(name.as_str(), "connection" | "upgrade" | "expect")) {
+        } else if headers.keys().any(|name| *name == CONNECTION || *name == UPGRADE) {
             headers.remove(CONNECTION);
             headers.remove(UPGRADE);
-            // The edge has answered it; the server would wait for nobody.
-            headers.remove(EXPECT);
         }
         head.version = Version::HTTP_11;
         let Inbound { head, body, .. } = *inbound;
@@ -112,7 +110,7 @@ pub(super) fn is_repeatable(request: &Request<Upload>) -> bool {
 
 /// The same request once more, for one without a body.
 pub(super) fn copy(request: &Request<Upload>) -> Request<Upload> {
-    let mut copy = Request::new(Upload::nothing());
+    let mut copy = Request::new(Upload::empty());
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
