@@ -1,6 +1,6 @@
 # make demo    the shop behind the gateway, on routes.toml, ready to be flipped
 # make test    everything there is to test, on real PHP-FPM, Redis, MariaDB, WordPress
-# make release the program guided by a profile of itself at work, in target/guided: a sixth less CPU time a request
+# make release the program guided by a profile of itself at work, in target/guided: about a sixth less CPU time a request
 # make bench   that build, nginx and the least there can be side by side: on the same PHP-FPM, and with checks on the
 #              same Redis; a scrape of 1,000 routes
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Builds the gateway guided by a profile of itself at work: a sixth less CPU time a request than a plain release.
+"""Builds the gateway guided by a profile of itself at work: about a sixth less CPU time a request than a plain release.
 
 The gateway of the comparison is built with counters in it and answers the requests of the comparison and of the
 checks, and scrapes; what it has counted tells the compiler which ways are taken. The programs lie in target/guided then. Arguments
