@@ -1,7 +1,7 @@
 //! The least that a proxy can take which reads and writes each message by itself: its system calls, and nothing else.
 //!
 //! One thread, one edge-triggered epoll. A request is read, handed over as it is, its answer read and handed back.
-//! Nothing is parsed but where an answer ends, nothing is checked, counted, logged or timed out. It understands `wrk`
+//! Nothing is parsed, checked, counted, logged or timed out. It understands `wrk`
 //! and the services of the comparison only, whose every message arrives whole.
 //!
 //! ```text

@@ -84,10 +84,8 @@ enum Look {
 /// Looks twice: the first frame may be all, but of a chunked body only the second look tells.
 async fn look(connection: &mut Connection, incoming: &mut Incoming) -> Look {
     poll_fn(|cx| {
-        let mut next = || match incoming.is_end_stream() {
-            true => Poll::Ready(None),
-            false => connection.poll_frame(incoming, cx),
-        };
+        let mut next =
+            || if incoming.is_end_stream() { Poll::Ready(None) } else { connection.poll_frame(incoming, cx) };
         let first = match next() {
             Poll::Ready(Some(Ok(frame))) => frame,
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Look::Broken(error)),
@@ -109,13 +107,14 @@ async fn look(connection: &mut Connection, incoming: &mut Incoming) -> Look {
 
 /// Removes from a reply's head what concerned one connection, and settles how long its body is.
 fn clean(headers: &mut HeaderMap, length: Option<u64>) -> Result<(), Error> {
-    let (mut codings, mut lengths, mut plain, mut trailers) = (0, 0, true, Vec::new());
+    let (mut codings, mut chunked, mut lengths, mut plain, mut trailers) = (0, true, 0, true, Vec::new());
     // One look at all fields is cheaper than one search for each that might be there.
     for (name, value) in &*headers {
         match name.as_str() {
-            // hyper undoes `chunked` alone: a body coded twice would reach the client still coded, its coding unsaid.
-            "transfer-encoding" if !value.as_bytes().eq_ignore_ascii_case(b"chunked") => codings += 2,
-            "transfer-encoding" => codings += 1,
+            "transfer-encoding" => {
+                codings += 1;
+                chunked &= value.as_bytes().eq_ignore_ascii_case(b"chunked");
+            }
             "content-length" => {
                 lengths += 1;
                 plain &= value.as_bytes().iter().all(u8::is_ascii_digit);
@@ -130,7 +129,8 @@ fn clean(headers: &mut HeaderMap, length: Option<u64>) -> Result<(), Error> {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         (0, _) => {}
-        (1, _) => drop(headers.remove(CONTENT_LENGTH)),
+        // hyper undoes `chunked` alone: a body coded twice would reach the client still coded, its coding unsaid.
+        (1, _) if chunked => drop(headers.remove(CONTENT_LENGTH)),
         _ => return Err(Error::BadReply { what: "a transfer coding other than chunked" }),
     }
     strip_hop_by_hop(headers);
