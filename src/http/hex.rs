@@ -21,7 +21,11 @@ pub(crate) fn digits(byte: u8) -> [u8; 2] {
 
 /// Bytes in lower case, as PHP's `hash()` gives them.
 pub(crate) fn text(bytes: &[u8]) -> String {
-    bytes.iter().flat_map(|byte| digits(*byte)).map(char::from).collect()
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.extend(digits(*byte).map(char::from));
+    }
+    text
 }
 
 #[cfg(test)]

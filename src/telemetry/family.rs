@@ -36,7 +36,7 @@ pub(super) enum Value<'a> {
 pub(super) struct Histogram {
     /// How many are in each bucket or in one before it.
     pub(super) up_to: [u64; CLASSIC],
-    pub(super) sum: f64,
+    pub(super) sum: Duration,
     /// The native buckets that something fell into, in order: bucket `n` ends at 2^(n/32) seconds.
     pub(super) native: Option<Vec<(i32, u64)>>,
     exemplars: Vec<(usize, Exemplar)>,
@@ -45,15 +45,11 @@ pub(super) struct Histogram {
 impl Histogram {
     /// What a distribution says in the buckets of `format`.
     pub(super) fn of(distribution: &Distribution, format: Format) -> Self {
-        let (steps, above) = distribution.steps(&BOUNDS);
-        let mut up_to = [0; CLASSIC];
-        let mut count = 0;
-        for (up_to, step) in up_to.iter_mut().zip(steps.into_iter().chain([above])) {
-            count += step;
-            *up_to = count;
-        }
+        let (bounded, count) = distribution.before(&ENDS);
+        let mut up_to = [count; CLASSIC];
+        up_to.iter_mut().zip(bounded).for_each(|(up_to, bounded)| *up_to = bounded);
         let native = (format == Format::Protobuf).then(|| native_buckets(distribution));
-        Self { up_to, sum: distribution.sum().as_secs_f64(), native, exemplars: Vec::new() }
+        Self { up_to, sum: distribution.sum(), native, exemplars: Vec::new() }
     }
 
     /// Names an exchange for the bucket that it fell into, instead of one that was named before.
@@ -74,6 +70,13 @@ impl Histogram {
         count
     }
 }
+
+/// Where each classic bucket ends: at the first of ours that is longer than its bound. One of ours counts where its
+/// middle lies, so a bound is as exact as a quantile.
+static ENDS: LazyLock<[usize; BOUNDS.len()]> = LazyLock::new(|| {
+    let is_longer = |bound: Duration| move |bucket: &usize| Duration::from_nanos(middle_of(*bucket)) > bound;
+    BOUNDS.map(|bound| (0..BUCKETS).find(is_longer(bound)).unwrap_or(BUCKETS))
+});
 
 /// The native bucket that each of ours goes into.
 static NATIVE: LazyLock<Vec<i32>> = LazyLock::new(|| {

@@ -49,8 +49,9 @@ impl Histogram {
     pub(crate) fn add_to(&self, sum: &mut Distribution) {
         for (octave, sum) in self.octaves.iter().zip(&mut sum.octaves) {
             let Some(parts) = octave.get() else { continue };
-            for (part, count) in parts.iter().zip(&mut **sum.get_or_insert_default()) {
-                *count += part.load(Ordering::Relaxed);
+            match sum {
+                Some(sum) => sum.iter_mut().zip(&**parts).for_each(|(sum, part)| *sum += part.load(Ordering::Relaxed)),
+                None => *sum = Some(Box::new(parts.each_ref().map(|part| part.load(Ordering::Relaxed)))),
             }
         }
         sum.nanos = sum.nanos.wrapping_add(self.nanos.load(Ordering::Relaxed));
@@ -149,25 +150,20 @@ impl Distribution {
         None
     }
 
-    /// How many durations lie in each step of `bounds`, and at the end those above the last.
-    ///
-    /// A bucket counts where its middle lies, so a bound is as exact as a quantile.
-    pub(crate) fn steps<const N: usize>(&self, bounds: &[Duration; N]) -> ([u64; N], u64) {
-        let mut steps = [0; N];
-        let mut above = 0;
-        let mut step = 0;
-        for (bucket, count) in self.filled() {
-            let middle = Duration::from_nanos(middle_of(bucket));
-            // Buckets and bounds both rise.
-            while bounds.get(step).is_some_and(|bound| *bound < middle) {
-                step += 1;
+    /// How many durations lie before each of the buckets `ends`, which rise, and how many there are in all.
+    pub(super) fn before<const N: usize>(&self, ends: &[usize; N]) -> ([u64; N], u64) {
+        let mut before = [0; N];
+        let mut open = before.iter_mut().zip(ends).peekable();
+        let mut count = 0;
+        for (first, parts) in (0..).step_by(PARTS).zip(&self.octaves) {
+            let Some(parts) = parts else { continue };
+            while let Some((before, end)) = open.next_if(|(_, end)| **end < first + PARTS) {
+                *before = count + parts.iter().take(end.saturating_sub(first)).sum::<u64>();
             }
-            match steps.get_mut(step) {
-                Some(step) => *step += count,
-                None => above += count,
-            }
+            count += parts.iter().sum::<u64>();
         }
-        (steps, above)
+        open.for_each(|(before, _)| *before = count);
+        (before, count)
     }
 
     /// The duration that has `rank` (from 1) in order, as the edges of its bucket: the truth lies between.
@@ -391,10 +387,16 @@ mod tests {
     }
 
     #[test]
-    fn steps_hold_every_duration_exactly_once() {
-        let bounds = [Duration::from_millis(1), Duration::from_millis(10)];
-        let distribution = recorded(&[500_000, 900_000, 5_000_000, 50_000_000, 60_000_000, 70_000_000]);
-        assert_eq!(distribution.steps(&bounds), ([2, 1], 3));
+    fn what_lies_before_a_bucket_is_what_lies_in_those_before_it() {
+        let distribution = recorded(&[500, 500_000, 900_000, 5_000_000, 50_000_000, 60_000_000, u64::MAX]);
+        let filled: Vec<_> = distribution.filled().collect();
+        let ends = std::array::from_fn::<_, BUCKETS, _>(|bucket| bucket);
+        let (before, count) = distribution.before(&ends);
+        for (end, before) in ends.into_iter().zip(before) {
+            let counted: u64 = filled.iter().filter(|(bucket, _)| *bucket < end).map(|(_, count)| count).sum();
+            assert_eq!(before, counted, "bucket {end}");
+        }
+        assert_eq!(count, distribution.count());
     }
 
     #[test]

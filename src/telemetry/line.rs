@@ -225,10 +225,10 @@ fn cut(text: &str, max: usize) -> &str {
 fn append_query(out: &mut Vec<u8>, query: &str, mut room: usize) {
     // What is between two secrets goes in one piece.
     let (mut written, mut at) = (0, 0);
-    for pair in query.split('&') {
+    for pair in query.as_bytes().split(|byte| *byte == b'&') {
         let end = at + pair.len();
-        if let Some(equals) = pair.bytes().position(|byte| byte == b'=')
-            && is_secret(pair.as_bytes().get(..equals).unwrap_or_default())
+        if let Some(equals) = memchr::memchr(b'=', pair)
+            && is_secret(pair.get(..equals).unwrap_or_default())
         {
             room = append_cut(out, query.get(written..=at + equals).unwrap_or_default(), room);
             room = append_cut(out, REDACTED, room);
@@ -271,16 +271,24 @@ fn is_secret(name: &[u8]) -> bool {
     ];
     const PARTS_BEGIN: u32 = letters(&PARTS);
     const WORDS_BEGIN: u32 = letters(&WORDS);
-    let parts_begin = |at: usize| PARTS_BEGIN & name.get(at).map_or(0, |byte| letter(*byte)) != 0;
+    const SHORTEST_PART: usize = shortest(&PARTS);
     let part_at = |at: usize| {
         let rest = name.get(at..).unwrap_or_default();
         PARTS.iter().any(|part| rest.get(..part.len()).is_some_and(|start| start.eq_ignore_ascii_case(part.as_bytes())))
     };
-    (0..name.len()).any(|at| parts_begin(at) && part_at(at))
-        || words(name).any(|word| {
-            let begins = WORDS_BEGIN & word.first().map_or(0, |byte| letter(*byte)) != 0;
-            begins && WORDS.iter().any(|known| word.eq_ignore_ascii_case(known.as_bytes()))
-        })
+    let is_word = |word: &[u8]| {
+        let begins = WORDS_BEGIN & word.first().map_or(0, |byte| letter(*byte)) != 0;
+        begins && WORDS.iter().any(|known| word.eq_ignore_ascii_case(known.as_bytes()))
+    };
+    let starts = name.get(..(name.len() + 1).saturating_sub(SHORTEST_PART)).unwrap_or_default();
+    starts.iter().enumerate().any(|(at, byte)| PARTS_BEGIN & letter(*byte) != 0 && part_at(at))
+        || if name.iter().all(u8::is_ascii_lowercase) { is_word(name) } else { words(name).any(is_word) }
+}
+
+const fn shortest(texts: &[&str]) -> usize {
+    let [text, rest @ ..] = texts else { return usize::MAX };
+    let rest = shortest(rest);
+    if text.len() < rest { text.len() } else { rest }
 }
 
 /// The letter as a bit, in either case.

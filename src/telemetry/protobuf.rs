@@ -168,7 +168,7 @@ impl Sample {
 
 impl Summary {
     fn say(&mut self, quantiles: &[(f64, Duration)], of: &family::Histogram) {
-        (self.count, self.sum) = (of.count(), of.sum);
+        (self.count, self.sum) = (of.count(), of.sum.as_secs_f64());
         self.quantiles.clear();
         let quantiles =
             quantiles.iter().map(|(quantile, at)| Quantile { quantile: *quantile, value: at.as_secs_f64() });
@@ -178,7 +178,7 @@ impl Summary {
 
 impl Histogram {
     fn say(&mut self, of: &family::Histogram) {
-        (self.count, self.sum) = (of.count(), of.sum);
+        (self.count, self.sum) = (of.count(), of.sum.as_secs_f64());
         if self.buckets.is_empty() {
             let bounds = BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
             self.buckets.extend(bounds.map(|bound| Bucket { bound, ..Bucket::default() }));

@@ -61,7 +61,8 @@ impl Family<'_> {
                 for (quantile, at) in quantiles {
                     self.begin_of_quantile(*quantile);
                     self.end_of_bounded();
-                    self.value(at.as_secs_f64());
+                    self.seconds(*at);
+                    self.out.push(b'\n');
                 }
                 self.count_and_sum(of);
             }
@@ -95,7 +96,8 @@ impl Family<'_> {
         append_number(self.out, of.count());
         self.out.push(b'\n');
         self.series("_sum");
-        self.value(of.sum);
+        self.seconds(of.sum);
+        self.out.push(b'\n');
     }
 
     /// `name_suffix{label="value"} `
@@ -136,10 +138,25 @@ impl Family<'_> {
         }
     }
 
+    /// Exactly, and a scrape has too many of them to have the shortest text of a floating number looked for.
+    fn seconds(&mut self, duration: Duration) {
+        append_number(self.out, duration.as_secs());
+        let mut digits = [b'0'; 9];
+        let mut rest = duration.subsec_nanos();
+        for digit in digits.iter_mut().rev() {
+            *digit += u8::try_from(rest % 10).unwrap_or_default();
+            rest /= 10;
+        }
+        if let Some(last) = digits.iter().rposition(|digit| *digit != b'0') {
+            self.out.push(b'.');
+            self.out.extend_from_slice(digits.get(..=last).unwrap_or_default());
+        }
+    }
+
     /// ` # {trace_id="..."} 0.025 1700000000.042000000`
     fn exemplar(&mut self, Exemplar { trace_id, took, since_epoch }: &Exemplar) {
         let _ = write!(self.out, " # {{trace_id=\"{trace_id:032x}\"}} ");
-        self.number(took.as_secs_f64());
+        self.seconds(*took);
         let _ = write!(self.out, " {}.{:09}", since_epoch.as_secs(), since_epoch.subsec_nanos());
     }
 }
@@ -173,9 +190,26 @@ fn append_labels(out: &mut Vec<u8>, labels: &[(&'static str, &str)]) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::histogram::Distribution;
     use super::super::metrics::Format;
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_duration_is_written_in_seconds_and_exactly(seconds in 0..=u64::from(u32::MAX), nanos in 0..1_000_000_000_u32) {
+            let mut out = Vec::new();
+            let (name, buckets, quantiles, labels) = ("d", Vec::new(), Vec::new(), Vec::new());
+            Family { out: &mut out, name, open_metrics: false, buckets, quantiles, labels }
+                .seconds(Duration::new(seconds, nanos));
+            let text = String::from_utf8(out).unwrap();
+            let (whole, behind) = text.split_once('.').unwrap_or((&text, ""));
+            prop_assert_eq!(whole.parse::<u64>().unwrap(), seconds);
+            prop_assert_eq!(format!("{behind:0<9}").parse::<u32>().unwrap(), nanos);
+            prop_assert!(!behind.ends_with('0'), "{}", text);
+        }
+    }
 
     #[test]
     fn an_exemplar_stands_in_its_own_bucket_and_only_where_the_format_has_room() {

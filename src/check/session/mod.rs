@@ -298,7 +298,6 @@ impl Session {
     }
 }
 
-/// Seconds since 1970.
 fn refused(reason: &'static str) -> Verdict {
     Verdict::Refuse(Refused::new(Answer::NotLoggedIn, reason))
 }

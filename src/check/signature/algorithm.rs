@@ -112,18 +112,21 @@ impl Mac {
     /// As it is written.
     #[must_use]
     pub fn write(&self, encoding: Encoding) -> String {
-        let bytes = self.bytes.get(..self.length).unwrap_or_default();
         match encoding {
-            Encoding::Hex => hex::text(bytes),
-            Encoding::Base64 => STANDARD.encode(bytes),
+            Encoding::Hex => hex::text(self.bytes()),
+            Encoding::Base64 => STANDARD.encode(self.bytes()),
         }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
     }
 
     /// Whether both are the same, in a time that does not say where they differ. A mac of no bytes equals nothing.
     #[must_use]
     pub fn equals(&self, other: &Self) -> bool {
-        let same = self.bytes.ct_eq(&other.bytes) & self.length.ct_eq(&other.length) & !self.length.ct_eq(&0);
-        same.into()
+        // How many bytes a mac has is no secret: its algorithm says so.
+        !self.bytes().is_empty() && self.bytes().ct_eq(other.bytes()).into()
     }
 }
 

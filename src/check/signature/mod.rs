@@ -32,7 +32,7 @@ use self::algorithm::Mac;
 pub(crate) use self::keys::{Apps, KeySettings, KeyUses, Secret};
 use self::keys::{KeyFault, MacKeys, Named};
 pub(crate) use self::nonce::OnStoreDown;
-use self::nonce::{Mark, Nonces, Spending, mark};
+use self::nonce::{Nonces, Spending, mark};
 use self::parameters::Ambiguous;
 use self::rfc9421::{ContentDigest, Message, MessageKeys};
 pub(crate) use self::rfc9421::{Profile, key_fault};
@@ -179,9 +179,7 @@ pub(crate) struct Signature {
 /// What holds of a request whose signature was found good.
 struct Good<'s> {
     key: &'s Named,
-    /// Its nonce.
-    mark: Mark,
-    timestamp: u64,
+    spending: Spending,
 }
 
 impl Signature {
@@ -241,8 +239,7 @@ impl Signature {
             Scheme::Rfc9421(profile, keys) => self.by_message(profile, keys, subject, &body).await?,
         };
         if let Some(nonces) = &self.nonces {
-            let safe = subject.head.method.is_safe();
-            nonces.spend(Spending { mark: good.mark, timestamp: good.timestamp, safe }).await?;
+            nonces.spend(good.spending).await?;
         }
         good.key.uses.add();
         Ok(good.key.identity.clone())
@@ -293,7 +290,8 @@ impl Signature {
         let now = now();
         let key = keys.opened_by(claim.app, &claim.string, &given, now).map_err(Step::from)?;
         self.in_time(claim.timestamp, now)?;
-        Ok(Good { key, mark: mark(&key.id, claim.nonce), timestamp: claim.timestamp })
+        let (mark, safe) = (mark(&key.id, claim.nonce), subject.head.method.is_safe());
+        Ok(Good { key, spending: Spending { mark, timestamp: claim.timestamp, safe, now } })
     }
 
     /// An HTTP Message Signature.
@@ -325,7 +323,8 @@ impl Signature {
             (None, Some(_)) => return Err(Step::Missing.into()),
             (nonce, _) => nonce.unwrap_or_default(),
         };
-        Ok(Good { key, mark: mark(&key.id, nonce.as_bytes()), timestamp: created })
+        let (mark, safe) = (mark(&key.id, nonce.as_bytes()), subject.head.method.is_safe());
+        Ok(Good { key, spending: Spending { mark, timestamp: created, safe, now } })
     }
 
     fn in_time(&self, timestamp: u64, now: u64) -> Result<(), Step> {

@@ -77,6 +77,8 @@ pub(super) struct Spending {
     pub(super) timestamp: u64,
     /// Its method is a safe one.
     pub(super) safe: bool,
+    /// The time by which the timestamp was found good.
+    pub(super) now: u64,
 }
 
 /// What is done while the store cannot be asked, or takes nothing more.
@@ -125,8 +127,8 @@ impl Nonces {
 
     /// Spends the nonce of a request that is good in every other way.
     pub(super) async fn spend(&self, spending: Spending) -> Result<(), Step> {
-        let Spending { mark, timestamp, safe } = spending;
-        if !safe && timestamp > now().saturating_add(LEAD) {
+        let Spending { mark, timestamp, safe, now } = spending;
+        if !safe && timestamp > now.saturating_add(LEAD) {
             return Err(Step::Future);
         }
         let whole_since = self.spend_in_store(mark).await?;
@@ -134,7 +136,7 @@ impl Nonces {
         if !safe && timestamp <= whole_since.saturating_add(LEAD) {
             return Err(Step::Restarted);
         }
-        match self.memory.spend(mark, timestamp, self.window, now()) {
+        match self.memory.spend(mark, timestamp, self.window, now) {
             Spent::Now => Ok(()),
             Spent::Before => Err(Step::Replay),
             Spent::Forgotten => Err(Step::Stale),

@@ -88,11 +88,10 @@ impl<'a> Parameters<'a> {
         let own = self.0.iter().map(|(name, value)| (&**name, &**value));
         let more = more.iter().map(|(name, value)| (name.as_bytes(), *value));
         let mut pairs: Vec<(&[u8], &[u8])> = own.chain(more).collect();
-        refuse_what_php_reads_differently(&pairs)?;
-        pairs.retain(|(name, _)| *name != except.as_bytes());
         pairs.sort_unstable();
+        refuse_what_php_reads_differently(&pairs)?;
         let mut out = Vec::with_capacity(pairs.iter().map(|(name, value)| name.len() + value.len() + 2).sum());
-        for (name, value) in pairs {
+        for (name, value) in pairs.into_iter().filter(|(name, _)| *name != except.as_bytes()) {
             if !out.is_empty() {
                 out.push(b'&');
             }
@@ -139,8 +138,13 @@ pub(super) fn encode(text: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Two names for one variable, `a` beside `a[x]`, `a[x]` beside `a[x][y]`, `a[]` beside any: the last one sent wins.
-fn refuse_what_php_reads_differently(pairs: &[(&[u8], &[u8])]) -> Result<(), Ambiguous> {
-    let mut names = pairs.iter().map(|(name, _)| php_name(name)).collect::<Result<Vec<_>, _>>()?;
+fn refuse_what_php_reads_differently(sorted: &[(&[u8], &[u8])]) -> Result<(), Ambiguous> {
+    // Plain names, which nearly all are, differ for PHP as they do here.
+    if sorted.iter().all(|(name, _)| is_plain_name(name)) {
+        let twice = sorted.windows(2).any(|pair| matches!(pair, [(one, _), (next, _)] if one == next));
+        return if twice { Err(Ambiguous::Twice) } else { Ok(()) };
+    }
+    let mut names = sorted.iter().map(|(name, _)| php_name(name)).collect::<Result<Vec<_>, _>>()?;
     names.sort_unstable();
     for pair in names.windows(2) {
         let [one, next] = pair else { continue };
@@ -164,6 +168,11 @@ fn is_a_list_beside_others(name: &[u8], sorted: &[Cow<'_, [u8]>]) -> bool {
     let Some(prefix) = name.strip_suffix(b"]").filter(|prefix| prefix.ends_with(b"[")) else { return false };
     let first = sorted.partition_point(|other| &**other < prefix);
     sorted.get(first + 1).is_some_and(|second| second.starts_with(prefix))
+}
+
+/// Whether PHP knows the variable by this very name, and not as an element of an array.
+fn is_plain_name(name: &[u8]) -> bool {
+    !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
 /// A name as PHP knows the variable.

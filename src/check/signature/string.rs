@@ -153,7 +153,7 @@ impl StringScheme {
     }
 
     fn names_header(&self, name: &HeaderName) -> bool {
-        self.template.has(&Part::Header(name.clone()))
+        self.template.has_header(name)
     }
 
     fn is_covered(&self, place: &FieldPlace, found: &Found<'_>) -> bool {

@@ -113,6 +113,11 @@ impl Template {
         self.0.contains(part)
     }
 
+    /// Whether it has this header.
+    pub(super) fn has_header(&self, name: &HeaderName) -> bool {
+        self.0.iter().any(|part| matches!(part, Part::Header(named) if named == name))
+    }
+
     /// Two parts with nothing between them, so that the end of one can pass for the beginning of the other.
     #[must_use]
     pub(crate) fn touching(&self) -> bool {

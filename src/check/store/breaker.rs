@@ -25,12 +25,13 @@ impl Default for Breaker {
 }
 
 impl Breaker {
-    /// Whether an operation may be tried.
-    pub(super) fn admits(&self, now: Instant) -> bool {
+    /// Whether an operation may be tried. What time it is matters only while all is not well.
+    pub(super) fn admits(&self, now: impl FnOnce() -> Instant) -> bool {
         let until = self.until.load(Ordering::Relaxed);
         if until == 0 {
             return true;
         }
+        let now = now();
         // Whoever moves the end of the pause on is the one who tries.
         let next = self.after(now, PAUSE);
         self.after(now, Duration::ZERO) >= until
@@ -75,10 +76,10 @@ mod tests {
         (0..4).for_each(|_| breaker.failed(at(10)));
         breaker.succeeded();
         (0..4).for_each(|_| breaker.failed(at(20)));
-        assert!(breaker.admits(at(20)));
+        assert!(breaker.admits(|| at(20)));
         breaker.failed(at(20));
-        assert!(!breaker.is_closed() && !breaker.admits(at(1019)));
-        let probes = |millis| (0..100).filter(|_| breaker.admits(at(millis))).count();
+        assert!(!breaker.is_closed() && !breaker.admits(|| at(1019)));
+        let probes = |millis| (0..100).filter(|_| breaker.admits(|| at(millis))).count();
         assert_eq!((probes(1020), probes(1500), probes(2019)), (1, 0, 0));
         breaker.failed(at(1070));
         assert_eq!((probes(2019), probes(2020)), (0, 1));

@@ -139,7 +139,7 @@ impl Mysql {
 
     /// Reads a user's record.
     pub(super) async fn read(&self, login: &str, place: InFlight) -> Result<Option<Bytes>, Failed> {
-        if !self.breaker.admits(Instant::now()) {
+        if !self.breaker.admits(Instant::now) {
             return Err(Failed::Rejected);
         }
         let worker = self.workers.get_or(|| Arc::new(Worker::new()));

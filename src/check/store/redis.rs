@@ -10,10 +10,10 @@ mod address;
 
 use std::cell::RefCell;
 use std::fmt;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
@@ -41,7 +41,7 @@ pub(super) struct Redis {
     breaker: Breaker,
     own: ThreadLocal<RefCell<Own>>,
     // Written when a connection is opened, read by checks that must know what may have been lost.
-    server: Mutex<Option<Server>>,
+    server: ArcSwapOption<Server>,
 }
 
 /// What one worker has of it.
@@ -56,12 +56,11 @@ struct Own {
 }
 
 /// A connection, as soon as it is open.
-type Link = BoxFuture<'static, Option<Opened>>;
+type Link = BoxFuture<'static, Option<Arc<Opened>>>;
 
-#[derive(Clone)]
 struct Opened {
     connection: Connection,
-    server: Option<Server>,
+    server: Option<Arc<Server>>,
 }
 
 #[derive(Clone)]
@@ -81,7 +80,7 @@ struct Server {
 
 impl Redis {
     pub(super) fn new(address: RedisAddress) -> Self {
-        Self { address, breaker: Breaker::default(), own: ThreadLocal::new(), server: Mutex::default() }
+        Self { address, breaker: Breaker::default(), own: ThreadLocal::new(), server: ArcSwapOption::empty() }
     }
 
     /// Reads a value, and never more of it than a session may have.
@@ -122,7 +121,7 @@ impl Redis {
     }
 
     pub(super) fn whole_since(&self) -> Option<SystemTime> {
-        self.server.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|server| server.whole_since)
+        self.server.load().as_ref().map(|server| server.whole_since)
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -155,19 +154,21 @@ impl Redis {
     }
 
     async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Failed> {
-        if !self.breaker.admits(Instant::now()) {
+        if !self.breaker.admits(Instant::now) {
             return Err(Failed::Rejected);
         }
         let (number, link) = self.link();
-        let Some(Opened { mut connection, server }) = link.await else {
+        let Some(opened) = link.await else {
             self.give_up(number);
             return Err(Failed::Error);
         };
         // Once for each link: what it leads to does not change.
-        if self.own(|own| std::mem::replace(&mut own.met, number)) != number {
+        if self.own(|own| std::mem::replace(&mut own.met, number)) != number
+            && let Some(server) = &opened.server
+        {
             self.met(server);
         }
-        match command.query_async(&mut connection).await {
+        match command.query_async(&mut opened.connection.clone()).await {
             Ok(value) => {
                 self.own(|own| own.silences = 0);
                 self.breaker.succeeded();
@@ -234,14 +235,12 @@ impl Redis {
     }
 
     /// Takes note of the server that was met: another one than before may lack what the other one was told last.
-    fn met(&self, server: Option<Server>) {
-        let Some(server) = server else { return };
-        let mut known = self.server.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*known {
-            Some(known) if known.run == server.run => {}
-            Some(_) => *known = Some(Server { whole_since: SystemTime::now(), ..server }),
-            None => *known = Some(server),
-        }
+    fn met(&self, server: &Arc<Server>) {
+        self.server.rcu(|known| match known {
+            Some(known) if known.run == server.run => Arc::clone(known),
+            Some(_) => Arc::new(Server { run: server.run.clone(), whole_since: SystemTime::now() }),
+            None => Arc::clone(server),
+        });
     }
 
     // Nothing that is called inside comes back here.
@@ -255,7 +254,7 @@ fn open(address: &RedisAddress) -> Shared<Link> {
     let address = address.clone();
     let opening = tokio::task::spawn_local(async move {
         match tokio::time::timeout(CONNECT, connect(&address)).await {
-            Ok(Ok(opened)) => return Some(opened),
+            Ok(Ok(opened)) => return Some(Arc::new(opened)),
             Ok(Err(error)) => tracing::warn!(store = %address, "cannot connect: {error}"),
             Err(_) => tracing::warn!(store = %address, "cannot connect: no answer in time"),
         }
@@ -308,7 +307,7 @@ async fn connect(address: &RedisAddress) -> RedisResult<Opened> {
             return Ok(Opened { connection: Connection::Cluster(connection), server: None });
         }
     };
-    let server = server(&connection).await;
+    let server = server(&connection).await.map(Arc::new);
     Ok(Opened { connection: Connection::Server(connection), server })
 }
 
