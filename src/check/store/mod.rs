@@ -83,7 +83,7 @@ pub(crate) struct Backend {
 enum Kind {
     Memory(Memory),
     Redis(Box<Redis>),
-    PhpFiles,
+    PhpFiles(Folder),
     Mysql(Box<Mysql>),
 }
 
@@ -99,7 +99,7 @@ impl Backend {
         let kind = match &address {
             Address::Memory => Kind::Memory(Memory::default()),
             Address::Redis(address) => Kind::Redis(Box::new(Redis::new(address.clone()))),
-            Address::PhpFiles(_) => Kind::PhpFiles,
+            Address::PhpFiles(folder) => Kind::PhpFiles(folder.clone()),
             Address::Mysql(address) => Kind::Mysql(Box::new(Mysql::new(address.clone()))),
         };
         Self { address, kind, in_flight: ThreadLocal::new(), made: SystemTime::now() }
@@ -157,12 +157,11 @@ impl Store {
     pub(crate) async fn read(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
         self.counted(
             |found: &Option<Bytes>| if found.is_some() { Outcome::Hit } else { Outcome::Miss },
-            async |place| match (&self.backend.kind, &self.backend.address) {
-                (Kind::Memory(memory), _) => Ok(memory.read(key, Instant::now())),
-                (Kind::Redis(redis), _) => redis.read(key).await,
-                (Kind::PhpFiles, Address::PhpFiles(folder)) => files::read(folder, key, place).await,
-                (Kind::PhpFiles, _) => Err(Failed::Error),
-                (Kind::Mysql(mysql), _) => mysql.read(key, place).await,
+            async |place| match &self.backend.kind {
+                Kind::Memory(memory) => Ok(memory.read(key, Instant::now())),
+                Kind::Redis(redis) => redis.read(key).await,
+                Kind::PhpFiles(folder) => files::read(folder, key, place).await,
+                Kind::Mysql(mysql) => mysql.read(key, place).await,
             },
         )
         .await
@@ -175,12 +174,11 @@ impl Store {
         }
         self.counted(
             |()| Outcome::Done,
-            async |place| match (&self.backend.kind, &self.backend.address) {
-                (Kind::Memory(memory), _) => memory.write(key, value, ttl, Instant::now()),
-                (Kind::Redis(redis), _) => redis.write(key, &value, ttl).await,
-                (Kind::PhpFiles, Address::PhpFiles(folder)) => files::write(folder, key, value, place).await,
-                (Kind::PhpFiles, _) => Err(Failed::Error),
-                (Kind::Mysql(_), _) => Err(Failed::Refused),
+            async |place| match &self.backend.kind {
+                Kind::Memory(memory) => memory.write(key, value, ttl, Instant::now()),
+                Kind::Redis(redis) => redis.write(key, &value, ttl).await,
+                Kind::PhpFiles(folder) => files::write(folder, key, value, place).await,
+                Kind::Mysql(_) => Err(Failed::Refused),
             },
         )
         .await
@@ -190,15 +188,14 @@ impl Store {
     pub(crate) async fn touch(&self, key: &str, ttl: Duration) -> Result<(), StoreError> {
         self.counted(
             |()| Outcome::Done,
-            async |place| match (&self.backend.kind, &self.backend.address) {
-                (Kind::Memory(memory), _) => {
+            async |place| match &self.backend.kind {
+                Kind::Memory(memory) => {
                     memory.touch(key, ttl, Instant::now());
                     Ok(())
                 }
-                (Kind::Redis(redis), _) => redis.touch(key, ttl).await,
-                (Kind::PhpFiles, Address::PhpFiles(folder)) => files::touch(folder, key, place).await,
-                (Kind::PhpFiles, _) => Err(Failed::Error),
-                (Kind::Mysql(_), _) => Err(Failed::Refused),
+                Kind::Redis(redis) => redis.touch(key, ttl).await,
+                Kind::PhpFiles(folder) => files::touch(folder, key, place).await,
+                Kind::Mysql(_) => Err(Failed::Refused),
             },
         )
         .await
@@ -208,15 +205,14 @@ impl Store {
     pub(crate) async fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.counted(
             |()| Outcome::Done,
-            async |place| match (&self.backend.kind, &self.backend.address) {
-                (Kind::Memory(memory), _) => {
+            async |place| match &self.backend.kind {
+                Kind::Memory(memory) => {
                     memory.delete(key);
                     Ok(())
                 }
-                (Kind::Redis(redis), _) => redis.delete(key).await,
-                (Kind::PhpFiles, Address::PhpFiles(folder)) => files::delete(folder, key, place).await,
-                (Kind::PhpFiles, _) => Err(Failed::Error),
-                (Kind::Mysql(_), _) => Err(Failed::Refused),
+                Kind::Redis(redis) => redis.delete(key).await,
+                Kind::PhpFiles(folder) => files::delete(folder, key, place).await,
+                Kind::Mysql(_) => Err(Failed::Refused),
             },
         )
         .await
@@ -231,8 +227,7 @@ impl Store {
             async |_| match &self.backend.kind {
                 Kind::Memory(memory) => memory.set_if_absent(key, ttl, Instant::now()),
                 Kind::Redis(redis) => redis.set_if_absent(key, ttl).await,
-                Kind::PhpFiles => Err(Failed::Error),
-                Kind::Mysql(_) => Err(Failed::Refused),
+                Kind::PhpFiles(_) | Kind::Mysql(_) => Err(Failed::Refused),
             },
         )
         .await
@@ -243,7 +238,7 @@ impl Store {
     /// A cluster replaces its servers unseen.
     pub(crate) fn whole_since(&self) -> SystemTime {
         match &self.backend.kind {
-            Kind::Memory(_) | Kind::PhpFiles | Kind::Mysql(_) => self.backend.made,
+            Kind::Memory(_) | Kind::PhpFiles(_) | Kind::Mysql(_) => self.backend.made,
             Kind::Redis(redis) => redis.whole_since().unwrap_or(self.backend.made),
         }
     }
@@ -251,7 +246,7 @@ impl Store {
     /// Whether operations are tried at all.
     pub(crate) fn is_up(&self) -> bool {
         match &self.backend.kind {
-            Kind::Memory(_) | Kind::PhpFiles => true,
+            Kind::Memory(_) | Kind::PhpFiles(_) => true,
             Kind::Mysql(mysql) => mysql.is_up(),
             Kind::Redis(redis) => redis.is_up(),
         }
@@ -264,11 +259,11 @@ impl Store {
 
     /// Tries to reach the store, taking its time; what is wrong, if something is.
     pub(crate) async fn probe(&self) -> Result<(), String> {
-        match (&self.backend.kind, &self.backend.address) {
-            (Kind::Redis(redis), _) => redis.probe().await,
-            (Kind::Mysql(mysql), _) => mysql.probe().await,
-            (Kind::PhpFiles, Address::PhpFiles(folder)) => files::probe(folder),
-            (Kind::Memory(_) | Kind::PhpFiles, _) => Ok(()),
+        match &self.backend.kind {
+            Kind::Redis(redis) => redis.probe().await,
+            Kind::Mysql(mysql) => mysql.probe().await,
+            Kind::PhpFiles(folder) => files::probe(folder),
+            Kind::Memory(_) => Ok(()),
         }
     }
 
