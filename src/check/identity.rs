@@ -106,14 +106,11 @@ impl Identity {
         known.user = known.user.or_else(|| other.0.user.clone());
         known.session = known.session.or_else(|| other.0.session.clone());
         known.wechat = known.wechat.or_else(|| other.0.wechat.clone());
-        let more: Vec<_> = other
-            .0
-            .fields
-            .iter()
-            .filter(|(name, _)| !known.fields.iter().any(|(held, _)| held == name))
-            .cloned()
-            .collect();
-        known.fields.extend(more);
+        for field in &other.0.fields {
+            if !known.fields.iter().any(|(held, _)| *held == field.0) {
+                known.fields.push(field.clone());
+            }
+        }
         Self(Arc::new(known))
     }
 

@@ -13,6 +13,8 @@ use crate::http::urlencoded::{self, Plus, UNRESERVED};
 
 /// PHP's own `max_input_vars`: it drops what comes after.
 const MOST: usize = 1000;
+/// As many as most requests have: there is room for them at once.
+const USUAL: usize = 8;
 /// PHP's own `max_input_nesting_level`.
 const DEEPEST: usize = 64;
 
@@ -57,6 +59,9 @@ impl<'a> Parameters<'a> {
     pub fn read(&mut self, text: &'a [u8]) -> Result<(), Ambiguous> {
         // Most texts hold nothing to decode, which one look at the whole tells.
         let decode = if is_plain(text) { Cow::Borrowed } else { decode };
+        if !text.is_empty() {
+            self.0.reserve(USUAL);
+        }
         for piece in text.split(|byte| *byte == b'&').filter(|piece| !piece.is_empty()) {
             if self.0.len() >= MOST {
                 return Err(Ambiguous::TooMany);
