@@ -22,7 +22,8 @@ use super::fault::{Sheet, did_you_mean};
 use super::reader::{Node, Reader, Value, list, one_or_list, text};
 use super::spec;
 use super::upstream::Upstreams;
-use crate::check::signature::NonceSettings;
+use crate::check::clock::now;
+use crate::check::signature::{Memory, NonceSettings};
 use crate::check::store::Address as StoreAddress;
 use crate::check::token::Place;
 use crate::check::{Address, Check, Forward, Kind, Signature};
@@ -45,7 +46,7 @@ pub(super) struct Declared {
 
 pub(super) fn checks(file: &Reader<'_>, upstreams: &Upstreams, previous: Option<&RouteTable>) -> Checks {
     let sheet = file.sheet;
-    let context = Context { upstreams, stores: Stores::of(previous) };
+    let context = Context { upstreams, stores: Stores::of(previous), nonces: nonces_of(previous) };
     let mut checks = Checks::new();
     for (name, node) in file.plain_names("check", "a check") {
         let text = name.get_ref();
@@ -62,10 +63,20 @@ pub(super) fn checks(file: &Reader<'_>, upstreams: &Upstreams, previous: Option<
     checks
 }
 
+/// What is remembered of nonces outlives a reload, and is one for all checks.
+fn nonces_of(previous: Option<&RouteTable>) -> Arc<Memory> {
+    let mut running = previous.into_iter().flat_map(RouteTable::checks).filter_map(|check| match check.kind() {
+        Kind::Signature(signature) => signature.memory().cloned(),
+        _ => None,
+    });
+    running.next().unwrap_or_else(|| Arc::new(Memory::new(now())))
+}
+
 /// What checks are made with beside their own keys.
 struct Context<'a> {
     upstreams: &'a Upstreams,
     stores: Stores,
+    nonces: Arc<Memory>,
 }
 
 fn check<'a>(
@@ -121,7 +132,7 @@ fn check<'a>(
                 }
                 _ => None,
             };
-            Kind::Signature(Box::new(Signature::new(settings, store, was)))
+            Kind::Signature(Box::new(Signature::new(settings, &context.nonces, store, was)))
         }
         _ => return None,
     };

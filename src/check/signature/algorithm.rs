@@ -118,7 +118,8 @@ impl Mac {
         }
     }
 
-    fn bytes(&self) -> &[u8] {
+    /// Its bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
     }
 

@@ -70,6 +70,9 @@ pub(crate) type KeyUses = BTreeMap<Arc<str>, Arc<Uses>>;
 #[derive(Debug)]
 pub(super) struct Named {
     pub(super) id: Arc<str>,
+    /// Whose it is. What an app's keys sign is told apart by its nonces, whichever key it was and wherever that one
+    /// stands in the file.
+    pub(super) app: Arc<str>,
     /// The app, as both sides are told it; an id that no header can carry is not told.
     pub(super) identity: Option<Identity>,
     pub(super) not_after: Option<u64>,
@@ -98,19 +101,34 @@ pub(super) fn id(app: &str, index: usize) -> Arc<str> {
     if index == 0 { app.into() } else { format!("{app}#{}", index + 1).into() }
 }
 
+/// What was counted before, and of which keys.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counted<'c> {
+    pub(super) apps: &'c Apps,
+    pub(super) uses: &'c KeyUses,
+}
+
+impl Counted<'_> {
+    /// The uses of a key, by what it is and not by where it stands.
+    fn of(&self, app: &str, key: &KeySettings) -> Option<Arc<Uses>> {
+        let place = self.apps.get(app)?.iter().position(|known| known.secret == key.secret)?;
+        self.uses.get(&id(app, place)).cloned()
+    }
+}
+
 /// The names of all keys; uses already counted go on.
 pub(super) fn named(
     app: &str,
     index: usize,
     key: &KeySettings,
-    counted: Option<&KeyUses>,
+    counted: Option<Counted<'_>>,
     uses: &mut KeyUses,
 ) -> Named {
     let id = id(app, index);
-    let counter = counted.and_then(|counted| counted.get(&id)).cloned().unwrap_or_default();
+    let counter = counted.and_then(|counted| counted.of(app, key)).unwrap_or_default();
     uses.insert(Arc::clone(&id), Arc::clone(&counter));
     let identity = Identity::new(None, None, [(&X_STRANGLER_APP, app.as_bytes())]).ok();
-    Named { id, identity, not_after: key.not_after, uses: counter }
+    Named { id, app: app.into(), identity, not_after: key.not_after, uses: counter }
 }
 
 /// The keys of a scheme with shared secrets.
@@ -124,7 +142,7 @@ pub(super) struct MacKeys {
 }
 
 impl MacKeys {
-    pub(super) fn new(algorithm: Algorithm, apps: &Apps, counted: Option<&KeyUses>, uses: &mut KeyUses) -> Self {
+    pub(super) fn new(algorithm: Algorithm, apps: &Apps, counted: Option<Counted<'_>>, uses: &mut KeyUses) -> Self {
         let keys = |app: &String, keys: &Vec<KeySettings>, uses: &mut KeyUses| -> Vec<_> {
             let keys = keys.iter().enumerate();
             keys.map(|(at, key)| (named(app, at, key, counted, uses), MacKey::new(algorithm, key.secret.reveal())))
@@ -207,17 +225,18 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn uses_are_counted_by_key_and_go_on_when_keys_are_exchanged() {
-        let mut uses = KeyUses::new();
-        let before = keys(&mut uses);
-        before.opened_by(b"till", b"string", &mac("till"), 1).unwrap().uses.add();
-        let mut later = KeyUses::new();
-        let apps = Apps::from([("till".to_owned(), vec![key("fresh", None), key("till", None)])]);
-        let after = MacKeys::new(Algorithm::HmacSha256, &apps, Some(&uses), &mut later);
-        after.opened_by(b"till", b"string", &mac("fresh"), 1).unwrap().uses.add();
+    fn uses_are_counted_by_key_wherever_it_stands() {
+        let (mut uses, mut later) = (KeyUses::new(), KeyUses::new());
+        let before = Apps::from([("till".to_owned(), vec![key("till", None)])]);
+        let keys = MacKeys::new(Algorithm::HmacSha256, &before, None, &mut uses);
+        keys.opened_by(b"till", b"string", &mac("till"), 1).unwrap().uses.add();
+        let after = Apps::from([("till".to_owned(), vec![key("fresh", None), key("till", None)])]);
+        let counted = Counted { apps: &before, uses: &uses };
+        let keys = MacKeys::new(Algorithm::HmacSha256, &after, Some(counted), &mut later);
+        keys.opened_by(b"till", b"string", &mac("till"), 1).unwrap().uses.add();
         assert_eq!(
             later.iter().map(|(id, uses)| (&**id, uses.total())).collect::<Vec<_>>(),
-            [("till", 2), ("till#2", 0)]
+            [("till", 0), ("till#2", 2)]
         );
     }
 

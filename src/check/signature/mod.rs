@@ -30,8 +30,8 @@ use tokio::time::timeout_at;
 
 use self::algorithm::Mac;
 pub(crate) use self::keys::{Apps, KeySettings, KeyUses, Secret};
-use self::keys::{KeyFault, MacKeys, Named};
-pub(crate) use self::nonce::OnStoreDown;
+use self::keys::{Counted, KeyFault, MacKeys, Named};
+pub(crate) use self::nonce::{Memory, OnStoreDown};
 use self::nonce::{Nonces, Spending, mark};
 use self::parameters::Ambiguous;
 use self::rfc9421::{ContentDigest, Message, MessageKeys};
@@ -183,10 +183,11 @@ struct Good<'s> {
 }
 
 impl Signature {
-    /// A check by these settings, with the store that they name. What `running` remembers of nonces and uses goes on.
-    pub(crate) fn new(settings: Settings, store: Option<Store>, running: Option<&Self>) -> Self {
+    /// A check by these settings, with the store that they name and the memory of all checks. The uses that `running`
+    /// has counted go on.
+    pub(crate) fn new(settings: Settings, memory: &Arc<Memory>, store: Option<Store>, running: Option<&Self>) -> Self {
         let mut uses = KeyUses::new();
-        let counted = running.map(|running| &running.uses);
+        let counted = running.map(|running| Counted { apps: &running.settings.apps, uses: &running.uses });
         let scheme = match &settings.scheme {
             SchemeSettings::String(scheme) => {
                 let keys = MacKeys::new(scheme.algorithm, &settings.apps, counted, &mut uses);
@@ -200,7 +201,7 @@ impl Signature {
             NonceSettings::Off => None,
             NonceSettings::Kept { capacity, on_store_down, .. } => {
                 let known = running.and_then(|old| old.nonces.as_ref());
-                Some(Nonces::new(capacity, store, on_store_down, settings.window, known))
+                Some(Nonces::new(Arc::clone(memory), capacity, store, on_store_down, settings.window, known))
             }
         };
         let disk = match running {
@@ -212,6 +213,11 @@ impl Signature {
 
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Where nonces are kept in this process, if they are.
+    pub(crate) fn memory(&self) -> Option<&Arc<Memory>> {
+        self.nonces.as_ref().map(Nonces::memory)
     }
 
     /// Where nonces are kept for all gateways, if they are.
@@ -290,7 +296,9 @@ impl Signature {
         let now = now();
         let key = keys.opened_by(claim.app, &claim.string, &given, now).map_err(Step::from)?;
         self.in_time(claim.timestamp, now)?;
-        let (mark, safe) = (mark(&key.id, claim.nonce), subject.head.method.is_safe());
+        // Where parts touch, the same string can be read as that of another nonce: then it is the string that counts.
+        let once = if scheme.template.touching() { given.bytes() } else { claim.nonce };
+        let (mark, safe) = (mark(&key.app, once), subject.head.method.is_safe());
         Ok(Good { key, spending: Spending { mark, timestamp: claim.timestamp, safe, now } })
     }
 
@@ -323,7 +331,7 @@ impl Signature {
             (None, Some(_)) => return Err(Step::Missing.into()),
             (nonce, _) => nonce.unwrap_or_default(),
         };
-        let (mark, safe) = (mark(&key.id, nonce.as_bytes()), subject.head.method.is_safe());
+        let (mark, safe) = (mark(&key.app, nonce.as_bytes()), subject.head.method.is_safe());
         Ok(Good { key, spending: Spending { mark, timestamp: created, safe, now } })
     }
 

@@ -13,7 +13,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,13 +29,15 @@ use crate::http::hex;
 pub(super) const LEAD: u64 = 5;
 /// A store keeps nonces for longer than a request can be good, by what clocks of gateways may differ.
 const SPARE: Duration = Duration::from_secs(60);
+/// …and for as long as a window of so many seconds asks for, so that one that is made larger revives nothing.
+const LEAST_WINDOW: u64 = 600;
 /// What comes before a nonce in a store.
 const PREFIX: &str = "strangler:nonce:";
 
 /// A power of two, so that workers seldom meet.
 const SHARDS: usize = 32;
 
-/// A nonce of one key, as it is kept.
+/// A nonce of one app, as it is kept.
 pub(super) type Mark = u128;
 
 /// What became of a nonce.
@@ -51,12 +53,12 @@ pub(super) enum Spent {
     Full,
 }
 
-/// Nonces in memory, shared by all workers.
+/// Nonces in memory, shared by all workers and all checks.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     shards: [Mutex<Shard>; SHARDS],
-    /// Marks that one shard may hold.
-    most: AtomicUsize,
+    /// Seconds after its timestamp for which a request may be acceptable: to the most generous check there was.
+    window: AtomicU64,
     /// When the process began to remember, in seconds since 1970.
     since: u64,
 }
@@ -94,6 +96,8 @@ pub(crate) enum OnStoreDown {
 #[derive(Debug)]
 pub(super) struct Nonces {
     memory: Arc<Memory>,
+    /// Marks that one part of the memory may hold.
+    most: usize,
     store: Option<Store>,
     on_store_down: OnStoreDown,
     window: u64,
@@ -102,27 +106,31 @@ pub(super) struct Nonces {
 }
 
 impl Nonces {
-    /// What `running` remembers goes on, whatever has changed.
+    /// `memory` is that of all checks: what one has accepted, none accepts again. It is to hold no more than `capacity`.
     pub(super) fn new(
+        memory: Arc<Memory>,
         capacity: usize,
         store: Option<Store>,
         on_store_down: OnStoreDown,
         window: Duration,
         running: Option<&Self>,
     ) -> Self {
-        let memory = running.map_or_else(|| Arc::new(Memory::new(capacity, now())), |old| Arc::clone(&old.memory));
-        memory.resize(capacity);
+        memory.keep_for(window.as_secs());
         let address = |store: &Store| store.backend().address().clone();
         let asked_since = match running {
             Some(old) if old.store.as_ref().map(address) == store.as_ref().map(address) => old.asked_since,
             Some(_) => now(),
             None => 0,
         };
-        Self { memory, store, on_store_down, window: window.as_secs(), asked_since }
+        Self { memory, most: most(capacity), store, on_store_down, window: window.as_secs(), asked_since }
     }
 
     pub(super) fn store(&self) -> Option<&Store> {
         self.store.as_ref()
+    }
+
+    pub(super) fn memory(&self) -> &Arc<Memory> {
+        &self.memory
     }
 
     /// Spends the nonce of a request that is good in every other way.
@@ -136,7 +144,7 @@ impl Nonces {
         if !safe && timestamp <= whole_since.saturating_add(LEAD) {
             return Err(Step::Restarted);
         }
-        match self.memory.spend(mark, timestamp, self.window, now) {
+        match self.memory.spend(mark, timestamp, now, self.most) {
             Spent::Now => Ok(()),
             Spent::Before => Err(Step::Replay),
             Spent::Forgotten => Err(Step::Stale),
@@ -149,7 +157,8 @@ impl Nonces {
         let Some(store) = &self.store else { return Ok(self.memory.since) };
         let key = format!("{PREFIX}{}", hex::text(&mark.to_be_bytes()));
         // Good until the window is over, from a timestamp that is ahead by as much.
-        let ttl = Duration::from_secs(self.window.saturating_mul(2)).saturating_add(SPARE);
+        let window = self.window.max(LEAST_WINDOW);
+        let ttl = Duration::from_secs(window.saturating_mul(2)).saturating_add(SPARE);
         match (store.set_if_absent(&key, ttl).await, self.on_store_down) {
             (Ok(true), _) => Ok(seconds(store.whole_since()).max(self.asked_since)),
             (Ok(false), _) => Err(Step::Replay),
@@ -159,34 +168,34 @@ impl Nonces {
     }
 }
 
-/// The nonce of a key. Lengths keep the two apart.
-pub(super) fn mark(key: &str, nonce: &[u8]) -> Mark {
+/// What an app does once. Lengths keep the two apart.
+pub(super) fn mark(app: &str, once: &[u8]) -> Mark {
     let mut context = Context::new(&SHA256);
-    context.update(&(key.len() as u64).to_le_bytes());
-    context.update(key.as_bytes());
-    context.update(nonce);
+    context.update(&(app.len() as u64).to_le_bytes());
+    context.update(app.as_bytes());
+    context.update(once);
     let digest = context.finish();
     digest.as_ref().first_chunk().map_or(0, |first| Mark::from_le_bytes(*first))
 }
 
 impl Memory {
-    /// Room for `capacity` nonces; it begins to remember at `now`.
-    pub(super) fn new(capacity: usize, now: u64) -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::default()), most: most(capacity).into(), since: now }
+    /// It begins to remember at `now`.
+    pub(crate) fn new(now: u64) -> Self {
+        Self { shards: std::array::from_fn(|_| Mutex::default()), window: AtomicU64::new(0), since: now }
     }
 
-    /// Room for so many from now on; what is there stays.
-    fn resize(&self, capacity: usize) {
-        self.most.store(most(capacity), Ordering::Relaxed);
+    /// Nothing is forgotten from now on that a check with this window could accept.
+    fn keep_for(&self, window: u64) {
+        self.window.fetch_max(window, Ordering::Relaxed);
     }
 
-    /// Spends a nonce whose request is acceptable for `window` seconds after its timestamp.
-    pub(super) fn spend(&self, mark: Mark, timestamp: u64, window: u64, now: u64) -> Spent {
+    /// Spends the nonce of a request with this timestamp, if a part of the memory has to hold no more than `most`.
+    fn spend(&self, mark: Mark, timestamp: u64, now: u64, most: usize) -> Spent {
         let index = usize::try_from(mark % SHARDS as Mark).unwrap_or(0);
         let Some(shard) = self.shards.get(index) else { return Spent::Full };
+        let since = now.saturating_sub(self.window.load(Ordering::Relaxed));
         // Held for a few instructions, and shared with one in thirty-two others.
-        let most = self.most.load(Ordering::Relaxed);
-        shard.lock().unwrap_or_else(PoisonError::into_inner).spend(mark, timestamp, now.saturating_sub(window), most)
+        shard.lock().unwrap_or_else(PoisonError::into_inner).spend(mark, timestamp, since, most)
     }
 
     #[cfg(test)]
@@ -227,49 +236,57 @@ impl Shard {
 mod tests {
     use super::*;
 
+    const MOST: usize = 1000;
+
+    fn memory(window: u64) -> Memory {
+        let memory = Memory::new(0);
+        memory.keep_for(window);
+        memory
+    }
+
     #[test]
     fn a_nonce_is_spent_once_and_may_come_back_when_its_time_is_over() {
-        let nonces = Memory::new(1000, 0);
+        let nonces = memory(300);
         let nonce = mark("shop-app", b"n-1");
-        assert_eq!(nonces.spend(nonce, 100, 300, 100), Spent::Now);
-        assert_eq!(nonces.spend(nonce, 100, 300, 100), Spent::Before);
-        assert_eq!(nonces.spend(nonce, 400, 300, 400), Spent::Before);
-        assert_eq!(nonces.spend(nonce, 401, 300, 401), Spent::Now);
+        assert_eq!(nonces.spend(nonce, 100, 100, MOST), Spent::Now);
+        assert_eq!(nonces.spend(nonce, 100, 100, MOST), Spent::Before);
+        assert_eq!(nonces.spend(nonce, 400, 400, MOST), Spent::Before);
+        assert_eq!(nonces.spend(nonce, 401, 401, MOST), Spent::Now);
         assert_eq!(nonces.len(), 1);
     }
 
     #[test]
-    fn a_nonce_belongs_to_its_key() {
+    fn a_nonce_belongs_to_its_app() {
         assert_ne!(mark("a", b"bc"), mark("ab", b"c"));
-        assert_ne!(mark("shop-app", b"n"), mark("shop-app#2", b"n"));
+        assert_ne!(mark("shop-app", b"n"), mark("till", b"n"));
     }
 
     #[test]
     fn a_full_store_refuses_and_forgets_nothing() {
-        let nonces = Memory::new(SHARDS, 0);
+        let nonces = memory(300);
         let marks = || (0..SHARDS as Mark).chain(SHARDS as Mark..2 * SHARDS as Mark);
-        let first: Vec<_> = marks().map(|mark| nonces.spend(mark, 100, 300, 100)).collect();
+        let first: Vec<_> = marks().map(|mark| nonces.spend(mark, 100, 100, 1)).collect();
         assert_eq!(first.iter().filter(|spent| **spent == Spent::Now).count(), SHARDS);
         assert_eq!(first.iter().filter(|spent| **spent == Spent::Full).count(), SHARDS);
-        assert!((0..SHARDS as Mark).all(|mark| nonces.spend(mark, 100, 300, 100) == Spent::Before));
-        assert_eq!(nonces.spend(SHARDS as Mark, 500, 300, 401), Spent::Now);
+        assert!((0..SHARDS as Mark).all(|mark| nonces.spend(mark, 100, 100, 1) == Spent::Before));
+        assert_eq!(nonces.spend(SHARDS as Mark, 500, 401, 1), Spent::Now);
     }
 
     #[test]
     fn a_clock_set_back_revives_nothing() {
-        let nonces = Memory::new(1000, 0);
-        assert_eq!(nonces.spend(0, 100, 300, 100), Spent::Now);
+        let nonces = memory(300);
+        assert_eq!(nonces.spend(0, 100, 100, MOST), Spent::Now);
         // An hour ahead, and back.
-        assert_eq!(nonces.spend(SHARDS as Mark, 4100, 300, 4000), Spent::Now);
-        assert_eq!(nonces.spend(0, 100, 300, 100), Spent::Forgotten);
+        assert_eq!(nonces.spend(SHARDS as Mark, 4100, 4000, MOST), Spent::Now);
+        assert_eq!(nonces.spend(0, 100, 100, MOST), Spent::Forgotten);
     }
 
     #[test]
     fn of_a_thousand_at_once_one_is_the_first() {
-        let nonces = Memory::new(1000, 0);
+        let nonces = memory(300);
         let spent = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| (0..125).filter(|_| nonces.spend(7, 100, 300, 100) == Spent::Now).count()))
+                .map(|_| scope.spawn(|| (0..125).filter(|_| nonces.spend(7, 100, 100, MOST) == Spent::Now).count()))
                 .collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
         });
@@ -278,11 +295,12 @@ mod tests {
 
     #[test]
     fn a_window_that_grows_revives_nothing_and_keeps_what_is_left_for_longer() {
-        let nonces = Memory::new(1000, 0);
-        assert_eq!(nonces.spend(0, 100, 300, 100), Spent::Now);
-        assert_eq!(nonces.spend(SHARDS as Mark, 200, 300, 200), Spent::Now);
-        assert_eq!(nonces.spend(2 * SHARDS as Mark, 401, 300, 401), Spent::Now, "the first is forgotten");
-        assert_eq!(nonces.spend(0, 100, 600, 402), Spent::Forgotten);
-        assert_eq!(nonces.spend(SHARDS as Mark, 200, 600, 600), Spent::Before);
+        let nonces = memory(300);
+        assert_eq!(nonces.spend(0, 100, 100, MOST), Spent::Now);
+        assert_eq!(nonces.spend(SHARDS as Mark, 200, 200, MOST), Spent::Now);
+        assert_eq!(nonces.spend(2 * SHARDS as Mark, 401, 401, MOST), Spent::Now, "the first is forgotten");
+        nonces.keep_for(600);
+        assert_eq!(nonces.spend(0, 100, 402, MOST), Spent::Forgotten);
+        assert_eq!(nonces.spend(SHARDS as Mark, 200, 600, MOST), Spent::Before);
     }
 }

@@ -14,7 +14,7 @@ use spki::der::Document;
 use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 
 use super::Step;
-use super::keys::{Apps, KeyFault, KeyUses, Named, Secret, named};
+use super::keys::{Apps, Counted, KeyFault, KeyUses, Named, Secret, named};
 use crate::http::urlencoded::encoded;
 
 /// Most components of one signature.
@@ -327,7 +327,7 @@ impl std::fmt::Debug for MessageKeys {
 
 impl MessageKeys {
     /// Keys that are none are left out: the file's reader has said so.
-    pub(super) fn new(apps: &Apps, counted: Option<&KeyUses>, uses: &mut KeyUses) -> Self {
+    pub(super) fn new(apps: &Apps, counted: Option<Counted<'_>>, uses: &mut KeyUses) -> Self {
         let mut all = std::collections::BTreeMap::new();
         for (app, keys) in apps {
             let of_app = keys

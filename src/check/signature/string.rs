@@ -178,9 +178,10 @@ impl StringScheme {
     }
 }
 
-/// Seconds since 1970, in decimal digits and nothing else.
+/// Seconds since 1970, in decimal digits and nothing else, and in one way: a zero before them could have been the end
+/// of what stands before the timestamp in the string.
 fn seconds(text: &[u8]) -> Result<u64, Step> {
-    let digits = !text.is_empty() && text.len() <= 12 && text.iter().all(u8::is_ascii_digit);
+    let digits = matches!(text.len(), 1..=12) && text.iter().all(u8::is_ascii_digit) && !text.starts_with(b"0");
     let number = str::from_utf8(text).ok().filter(|_| digits).and_then(|text| text.parse().ok());
     number.ok_or(Step::Malformed)
 }

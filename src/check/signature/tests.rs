@@ -29,6 +29,12 @@ fn settings(apps: &[(&str, &str)]) -> Settings {
     }
 }
 
+/// A check that remembers nonces in memory, and goes on from another one.
+fn check(settings: Settings, running: Option<&Signature>) -> Signature {
+    let memory = running.and_then(Signature::memory).cloned().unwrap_or_else(|| Arc::new(Memory::new(now())));
+    Signature::new(settings, &memory, None, running)
+}
+
 fn unsigned(target: &str, timestamp: u64, nonce: &str) -> Unsigned {
     let request = Request::get(target).header("host", "shop.example").body(()).unwrap();
     let head = request.into_parts().0;
@@ -60,7 +66,7 @@ async fn examined(check: &Signature, head: &request::Parts) -> Option<&'static s
 
 #[tokio::test]
 async fn the_published_vector_is_signed_as_published() {
-    let check = Signature::new(settings(&[("shop-app", "s3cret")]), None, None);
+    let check = check(settings(&[("shop-app", "s3cret")]), None);
     let signed = check.sign(unsigned("/cart?sku=A%201%2Fb", 1_700_000_000, "n-1")).unwrap();
     assert_eq!(signed.string, b"app=shop-app&nonce=n-1&sku=A 1/b&timestamp=1700000000");
     assert_eq!(signed.signature, "7794e3a1cb6a96955d3834bac756abc400774997c40a170234d93cda4db1d301");
@@ -69,7 +75,7 @@ async fn the_published_vector_is_signed_as_published() {
 
 #[tokio::test]
 async fn each_step_that_fails_has_its_own_reason_and_all_have_one_answer() {
-    let check = Signature::new(settings(&[("shop-app", "s3cret"), ("till", "t")]), None, None);
+    let check = check(settings(&[("shop-app", "s3cret"), ("till", "t")]), None);
     let signed = |timestamp, nonce| check.sign(unsigned("/cart?sku=1", timestamp, nonce)).unwrap().head;
     let changed = |head: &request::Parts, from: &str, to: &str| {
         let mut head = head.clone();
@@ -108,7 +114,7 @@ fn posted(check: &Signature, timestamp: u64, nonce: &str) -> request::Parts {
 
 #[tokio::test]
 async fn an_unsafe_request_that_could_have_been_accepted_before_the_start_is_refused() {
-    let check = Signature::new(settings(&[("shop-app", "s3cret")]), None, None);
+    let check = check(settings(&[("shop-app", "s3cret")]), None);
     let started = now();
     let got = check.sign(unsigned("/cart", started - 1, "n-2")).unwrap().head;
     assert_eq!(examined(&check, &got).await, None);
@@ -123,8 +129,54 @@ async fn an_unsafe_request_that_could_have_been_accepted_before_the_start_is_ref
 }
 
 #[tokio::test]
+async fn a_request_is_accepted_once_whichever_place_its_key_has_and_whichever_check_is_asked() {
+    let keys = |secrets: &[&str]| {
+        let mut settings = settings(&[]);
+        let keys = secrets.iter().map(|secret| key(secret, None)).collect();
+        settings.apps.insert("shop-app".to_owned(), keys);
+        settings
+    };
+    let mut running = check(keys(&["old"]), None);
+    let ahead = another_second().await + nonce::LEAD;
+    let head = posted(&running, ahead, "n-1");
+    assert_eq!(examined(&running, &head).await, None);
+    for changed in [&["new", "old"][..], &["old", "new"], &["old"]] {
+        running = check(keys(changed), Some(&running));
+        assert_eq!(examined(&running, &head).await, Some("replay"), "{changed:?}");
+    }
+    let beside = Signature::new(keys(&["old"]), running.memory().unwrap(), None, None);
+    assert_eq!(examined(&beside, &head).await, Some("replay"));
+}
+
+#[tokio::test]
+async fn a_string_whose_parts_touch_is_accepted_once_however_it_is_cut() {
+    let mut touching = settings(&[("shop-app", "s3cret")]);
+    if let SchemeSettings::String(scheme) = &mut touching.scheme {
+        scheme.template = Template::parse("{method}{path}{nonce}{timestamp}").unwrap();
+    }
+    let check = check(touching, None);
+    let ahead = another_second().await + nonce::LEAD;
+    let signed = |path: &str, nonce: &str| {
+        let mut unsigned = unsigned(path, ahead, nonce);
+        unsigned.head.method = Method::POST;
+        check.sign(unsigned).unwrap().head
+    };
+    let cut = signed("/orders/1", "23");
+    let mut cut_elsewhere = signed("/orders/12", "3");
+    assert_eq!(cut.uri.query().unwrap().replace("=23", "=3"), cut_elsewhere.uri.query().unwrap());
+    assert_eq!(examined(&check, &cut).await, None);
+    assert_eq!(examined(&check, &cut_elsewhere).await, Some("replay"));
+    // A zero that was the nonce's last digit is none of the timestamp's.
+    cut_elsewhere.uri = signed("/orders/7", "40").uri.to_string().replace("nonce=40", "nonce=4").parse().unwrap();
+    let timestamp = format!("timestamp={ahead}");
+    cut_elsewhere.uri =
+        cut_elsewhere.uri.to_string().replace(&timestamp, &format!("timestamp=0{ahead}")).parse().unwrap();
+    assert_eq!(examined(&check, &cut_elsewhere).await, Some("malformed"));
+}
+
+#[tokio::test]
 async fn spent_nonces_outlive_every_change_of_the_settings() {
-    let mut running = Signature::new(settings(&[("shop-app", "s3cret")]), None, None);
+    let mut running = check(settings(&[("shop-app", "s3cret")]), None);
     let ahead = another_second().await + nonce::LEAD;
     let head = posted(&running, ahead, "n-1");
     assert_eq!(examined(&running, &head).await, None);
@@ -134,7 +186,7 @@ async fn spent_nonces_outlive_every_change_of_the_settings() {
     roomier.nonces =
         NonceSettings::Kept { address: Address::Memory, capacity: 9000, on_store_down: OnStoreDown::Memory };
     for (n, changed) in [wider, roomier, settings(&[("shop-app", "s3cret")])].into_iter().enumerate() {
-        running = Signature::new(changed, None, Some(&running));
+        running = check(changed, Some(&running));
         assert_eq!(examined(&running, &head).await, Some("replay"), "{n}");
         assert_eq!(examined(&running, &posted(&running, ahead, &format!("m-{n}"))).await, None, "no start anew: {n}");
     }
@@ -144,7 +196,7 @@ async fn spent_nonces_outlive_every_change_of_the_settings() {
 async fn a_message_signature_made_here_is_accepted_here_once() {
     let mut settings = settings(&[("shop-app", "s3cret")]);
     settings.scheme = SchemeSettings::Rfc9421(Profile { components: Vec::new(), tag: Some("shop".to_owned()) });
-    let check = Signature::new(settings, None, None);
+    let check = check(settings, None);
     let signed = check.sign(unsigned("/cart?b=1", now(), "n-1")).unwrap();
     assert!(
         signed

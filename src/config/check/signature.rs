@@ -11,7 +11,7 @@ use super::store;
 use crate::check::signature::algorithm::{Algorithm, Encoding};
 use crate::check::signature::fields::{FieldPlace, Fields};
 use crate::check::signature::parameters::Canonical;
-use crate::check::signature::template::{PARTS, Template, TemplateFault};
+use crate::check::signature::template::{PARTS, Part, Template, TemplateFault};
 use crate::check::signature::{
     Apps, KeySettings, NonceSettings, OnStoreDown, Profile, SchemeSettings, Secret, Settings, StringScheme, key_fault,
 };
@@ -69,6 +69,10 @@ fn nonces(reader: &Reader<'_>) -> Option<NonceSettings> {
     };
     if let Some(message) = keeps_none {
         reader.sheet.fault(reader.span_of("nonces"), message, CHOICE);
+    }
+    if matches!(&address, Address::Redis(redis) if redis.is_cluster()) {
+        let what = "a cluster replaces its servers unseen: a nonce that it lost with one could be spent again";
+        reader.sheet.warn(&reader.span_of("nonces"), what.to_owned());
     }
     Some(NonceSettings::Kept { address, capacity: capacity?, on_store_down: on_store_down? })
 }
@@ -205,6 +209,11 @@ fn string_scheme(reader: &Reader<'_>, with_nonce: bool) -> Option<StringScheme> 
     }
     if scheme.template.touching() {
         let what = "two parts have nothing between them: the end of one can pass for the beginning of the other";
+        reader.sheet.warn(&reader.span_of("string"), what.to_owned());
+    }
+    if ![Part::Params, Part::Query].iter().any(|part| scheme.template.has(part)) {
+        let what =
+            "the string covers no parameters: whoever copies a request could add some; {params} or {query} covers them";
         reader.sheet.warn(&reader.span_of("string"), what.to_owned());
     }
     Some(scheme)

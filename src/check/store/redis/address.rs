@@ -96,6 +96,10 @@ impl RedisAddress {
         &self.0.topology
     }
 
+    pub(crate) fn is_cluster(&self) -> bool {
+        matches!(self.0.topology, Topology::Cluster(_))
+    }
+
     pub(super) fn is_tls(&self) -> bool {
         self.0.tls
     }
