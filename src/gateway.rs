@@ -24,7 +24,7 @@ use crate::check::forward::Question;
 use crate::check::{Authority, Check, Identity, Session, Subject, Verdict};
 use crate::http::request_id::{self, X_REQUEST_ID};
 use crate::http::{Answer, Body, CanonicalPath, Client, Host, RequestBody, Timeline, headers};
-use crate::route::{Checked, Edge, Found, LiveTable, Place, Route, RouteTable};
+use crate::route::{Checked, Found, LiveTable, Place, Route, RouteTable};
 use crate::telemetry::{Exchange, Recorded, Recorder, Side};
 use crate::upstream::{self, Inbound};
 
@@ -119,7 +119,7 @@ async fn answer(
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Refusal> {
     let started = exchange.timeline().started();
-    let Admitted { host, mut inbound } = admit(&table.edge, request, client, request_id, started)?;
+    let Admitted { host, mut inbound } = admit(table, request, client, request_id, started)?;
     exchange.reads(&inbound.path);
 
     let route = find(table, &host, &inbound)?;
@@ -195,12 +195,13 @@ fn compare(compared: &[(&Checked, &'static str)], response: &Response<Body>, exc
 /// Turns what a client sent into what a side may be given, or refuses it. How long and how much it may be is its route's
 /// to say, in [`bound`].
 fn admit(
-    edge: &Edge,
+    table: &RouteTable,
     request: Request<Incoming>,
     client: Client,
     request_id: &HeaderValue,
     started: Instant,
 ) -> Result<Admitted, Answer> {
+    let RouteTable { edge, owned_fields, .. } = table;
     let (mut head, body) = request.into_parts();
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return Err(Answer::MethodRefused);
@@ -216,6 +217,9 @@ fn admit(
     let upgrade = headers::upgrade_wanted(&head.headers);
     headers::clean_request(&mut head.headers, client.via_trusted_proxy);
     headers::strip_hop_by_hop(&mut head.headers);
+    for name in owned_fields {
+        head.headers.remove(name);
+    }
     if upgrade {
         headers::restore_upgrade(&mut head.headers);
     }
@@ -259,9 +263,6 @@ async fn examine<'t>(
     let mut examined = Examined::default();
     for checked in &route.checks {
         let Checked { check, stats, authority } = checked;
-        for name in check.owned() {
-            inbound.head.headers.remove(name);
-        }
         let authority = authority.as_ref().map(|place| Asked { place, exchange });
         let authority = authority.as_ref().map(|asked| asked as &dyn Authority);
         let Inbound { head, body, client, request_id, deadline, .. } = &mut *inbound;

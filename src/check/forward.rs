@@ -192,7 +192,7 @@ impl Forward {
             }
             301 | 302 | 303 | 307 | 308 | 401 | 403 => {
                 let said = timeout_at(deadline, whole(response)).await.ok().flatten();
-                Some(Decided::Refuse(status, said))
+                Some(Decided::Refuse(status, said.map(|said| self.without_what_sides_are_told(said))))
             }
             other => {
                 let upstream = &*self.settings.upstream;
@@ -200,6 +200,14 @@ impl Forward {
                 None
             }
         }
+    }
+
+    /// A refusal as the client may see it.
+    fn without_what_sides_are_told(&self, mut said: Response<Bytes>) -> Response<Bytes> {
+        for name in self.settings.copy.iter().chain(&self.settings.user) {
+            said.headers_mut().remove(name);
+        }
+        said
     }
 
     /// The head of the question.
@@ -213,7 +221,9 @@ impl Forward {
             head.headers.remove(name);
         }
         let target = subject.head.uri.path_and_query().map_or("/", |target| target.as_str());
-        let host = subject.host.as_str();
+        let authority = subject.head.uri.authority().map(|authority| authority.as_str());
+        let named = subject.head.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let host = authority.or(named).unwrap_or_default();
         let told =
             [(X_FORWARDED_METHOD, subject.head.method.as_str()), (X_FORWARDED_URI, target), (X_FORWARDED_HOST, host)];
         for (name, text) in told {
@@ -224,7 +234,7 @@ impl Forward {
         }
         // A target of the absolute form has named the host in place of this field.
         if let Ok(value) = HeaderValue::from_str(host)
-            && subject.head.uri.authority().is_some()
+            && authority.is_some()
         {
             head.headers.insert(HOST, value);
         }

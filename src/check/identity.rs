@@ -37,7 +37,7 @@ struct Known {
     wechat: Option<Login>,
 }
 
-/// What was found cannot be told in a header: a control character in a value, or an unheard-of length.
+/// What was found cannot be told in a header: a control character in a value, a space around it, or an unheard-of length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a value that no header can carry")]
 pub(crate) struct Untellable;
@@ -145,7 +145,8 @@ pub(crate) fn field_header(name: &str) -> Option<HeaderName> {
 }
 
 fn header(value: &[u8]) -> Result<HeaderValue, Untellable> {
-    if value.len() > LONGEST {
+    // Whoever reads a header drops the spaces around its value (RFC 9110 section 5.5): `admin ` would become `admin`.
+    if value.len() > LONGEST || value.trim_ascii().len() < value.len() {
         return Err(Untellable);
     }
     HeaderValue::from_bytes(value).map_err(|_| Untellable)
@@ -201,6 +202,9 @@ mod tests {
     fn what_no_header_can_carry_is_no_identity() {
         assert_eq!(Identity::new(Some(b"7\r\nX-Admin: 1"), None, []), Err(Untellable));
         assert_eq!(Identity::new(Some(&[b'x'; 5000]), None, []), Err(Untellable));
+        for padded in ["admin ", " admin", "admin\t", " "] {
+            assert_eq!(Identity::new(Some(padded.as_bytes()), None, []), Err(Untellable), "{padded:?}");
+        }
         assert_eq!(field_header("user"), None);
         assert_eq!(field_header("a:b"), None);
         assert_eq!(field_header("user_name").unwrap(), "x-strangler-user-name");

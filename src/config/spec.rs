@@ -688,7 +688,7 @@ pub(super) static FORWARD: Section = Section {
             "copy",
             "list of header names",
             Default::Value("[]"),
-            "Fields of its answer that both sides are told; what a client sends under these names is removed.",
+            "Fields of its answer that both sides are told; what a client sends under these names is removed, on every route.",
         ),
         value("user", STRING, Default::Absent, "The field of its answer that is the user's id, `header:NAME`."),
         value(

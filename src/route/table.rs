@@ -33,6 +33,8 @@ pub(crate) struct RouteTable {
     pub(crate) sessions: Vec<Arc<Check>>,
     /// The header fields in which requests name those sessions, each once.
     pub(crate) session_fields: Vec<HeaderName>,
+    /// The header fields that its checks set, on whichever route: what a client sends under these names is removed.
+    pub(crate) owned_fields: Vec<HeaderName>,
     hosts: HashMap<Box<str>, Tree>,
     any_host: Tree,
 }
@@ -86,7 +88,10 @@ impl RouteTable {
         }
         let named_in = sessions.iter().filter_map(|check| check.session()).flat_map(Session::token_fields);
         let session_fields = named_in.collect::<HashSet<_>>().into_iter().collect();
-        Ok(Self { generation: 0, edge, routes, sessions, session_fields, hosts, any_host })
+        let checks = routes.iter().flat_map(|route| &route.checks);
+        let owned: HashSet<_> = checks.flat_map(|checked| checked.check.owned()).cloned().collect();
+        let owned_fields = owned.into_iter().collect();
+        Ok(Self { generation: 0, edge, routes, sessions, session_fields, owned_fields, hosts, any_host })
     }
 
     /// Finds the route of a request; `host` as [`crate::http::Host`] has it.

@@ -30,7 +30,7 @@ async fn judge(method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Res
     match header("authorization").as_str() {
         "good" => (StatusCode::NO_CONTENT, [("x-user-id", "7"), ("x-user-roles", "admin")]).into_response(),
         "guest" => (StatusCode::OK, "come in").into_response(),
-        "banned" => (StatusCode::FORBIDDEN, asked).into_response(),
+        "banned" => (StatusCode::FORBIDDEN, [("x-user-roles", "banned")], asked).into_response(),
         "broken" => (StatusCode::INTERNAL_SERVER_ERROR, asked).into_response(),
         "large" => (StatusCode::UNAUTHORIZED, "x".repeat(100_000)).into_response(),
         _ => (StatusCode::FOUND, [("location", "/login"), ("set-cookie", "back=1")]).into_response(),
@@ -61,13 +61,14 @@ fn check(extra: &str) -> String {
     format!(
         "[check.asked]\nkind = \"forward\"\nupstream = \"judge\"\npath = \"/auth?strict=1\"\ncopy = [\"x-user-roles\"]\n\
          user = \"header:x-user-id\"\n{extra}\n[[route]]\nname = \"api\"\npath = \"/{{*rest}}\"\nlegacy = \"app\"\n\
-         check = [\"asked\"]\n"
+         check = [\"asked\"]\n[[route]]\nname = \"open\"\npath = \"/open\"\nlegacy = \"app\"\n"
     )
 }
 
 async fn ask(gateway: &Gateway, token: &str) -> (u16, String) {
     let request = gateway.request("POST", "/orders?id=1").header("Authorization", token).body("a body");
-    let request = request.header("X-User-Roles", "root").header("X_User_Roles", "root").header("Host", "shop.test");
+    let request =
+        request.header("X-User-Roles", "root").header("X_User_Roles", "root").header("Host", "shop.test:8080");
     let answer = request.header("Content-Type", "text/plain").send().await.expect("an answer");
     (answer.status().as_u16(), answer.text().await.expect("its body"))
 }
@@ -79,17 +80,25 @@ async fn a_service_decides_and_says_who_it_is_and_nobody_else_can() {
     let gateway = gateway().toml(upstreams).toml(check("")).start().await;
     assert_eq!(ask(&gateway, "good").await, (200, r#"user "7" roles "admin""#.to_owned()));
     assert_eq!(ask(&gateway, "guest").await, (200, r#"user "" roles """#.to_owned()));
-    let seen = r#"GET /auth?strict=1 for POST /orders?id=1 at shop.test; 0 bytes of ""; roles """#;
+    let seen = r#"GET /auth?strict=1 for POST /orders?id=1 at shop.test:8080; 0 bytes of ""; roles """#;
     assert_eq!(ask(&gateway, "banned").await, (403, seen.to_owned()));
+    let banned = gateway.request("GET", "/orders").header("Authorization", "banned").send().await.unwrap();
+    assert!(!banned.headers().contains_key("x-user-roles"), "what the sides are told is not for the client");
+    let open = gateway.request("GET", "/open").header("X-User-Roles", "root").send().await.unwrap();
+    assert_eq!(
+        open.text().await.unwrap(),
+        r#"user "" roles """#,
+        "nor is it a client's to say where nothing is checked"
+    );
     assert_eq!(ask(&gateway, "large").await.1, r#"{"code":40101,"message":"session expired","data":null}"#);
     assert_eq!(ask(&gateway, "broken").await.0, 503);
     let login = gateway.get("/orders").await;
     assert_eq!((login.status().as_u16(), &login.headers()["location"]), (302, &"/login".parse().unwrap()));
     assert_eq!(login.headers()["set-cookie"], "back=1");
     let labels = |reason| [("route", "api"), ("check", "asked"), ("reason", reason)];
-    gateway.until_metric("strangler_check_refused_total", &labels("refused"), 3.0).await;
+    gateway.until_metric("strangler_check_refused_total", &labels("refused"), 4.0).await;
     gateway.until_metric("strangler_check_refused_total", &labels("authority_down"), 1.0).await;
-    let records = gateway.until_records(6).await;
+    let records = gateway.until_records(8).await;
     assert_eq!((&records[0]["user"], &records[2]["refused"]), (&"7".into(), &"refused".into()));
 }
 

@@ -174,12 +174,13 @@ pub enum Value<'a> {
 
 impl Value<'_> {
     /// What can say who somebody is: a text that is not empty, or an integer. Nothing else: `false`, `null`, `0.5`
-    /// and lists are no users.
+    /// and lists are no users, nor is a zero, which is false to PHP in either form and the id of nobody.
     #[must_use]
     pub fn as_id(&self) -> Option<Cow<'_, str>> {
         match self {
+            Self::Int(0) => None,
             Self::Int(number) => Some(Cow::Owned(number.to_string())),
-            Self::Text(text) if !text.is_empty() => std::str::from_utf8(text).ok().map(Cow::Borrowed),
+            Self::Text(text) if !matches!(&**text, b"" | b"0") => std::str::from_utf8(text).ok().map(Cow::Borrowed),
             _ => None,
         }
     }

@@ -390,6 +390,8 @@ fn only_texts_and_integers_say_who_somebody_is() {
     assert_eq!(text("ann").as_id().as_deref(), Some("ann"));
     for nobody in [
         text(""),
+        text("0"),
+        Value::Int(0),
         Value::Null,
         Value::Bool(true),
         Value::Float(1.0),
