@@ -235,7 +235,7 @@ fn find<'t>(table: &'t RouteTable, host: &Host, inbound: &Inbound) -> Result<&'t
     match table.find(&head.method, host.as_str(), path, head.uri.query(), &head.headers) {
         Found::Route(route) => Ok(route),
         Found::MethodNotAllowed { allow } => Err(Refusal::MethodNotAllowed { allow }),
-        Found::Nothing => Err(Refusal::Refused(Answer::NoRoute)),
+        Found::Disputed { .. } | Found::Nothing => Err(Refusal::Refused(Answer::NoRoute)),
     }
 }
 

@@ -71,6 +71,10 @@ struct Asked<'a> {
 fn describe(explanation: &Explanation<'_>, asked: &Asked<'_>) -> String {
     let mut text = match &explanation.found {
         Found::Route(route) => describe_route(route, &explanation.params, asked),
+        Found::Disputed { route, guarded } => format!(
+            "answer    404; {} has the path, but PHP may read it as one of {}, which checks more\n",
+            route.name, guarded.name
+        ),
         Found::MethodNotAllowed { allow } => format!("answer    405; this path is served for {allow}\n"),
         Found::Nothing => "answer    404; no route matches\n".to_owned(),
     };

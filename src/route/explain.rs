@@ -69,7 +69,7 @@ impl RouteTable {
         let found = self.find(method, host, path, query, headers);
         let winner = match &found {
             Found::Route(route) => Some(*route),
-            Found::MethodNotAllowed { .. } | Found::Nothing => None,
+            Found::Disputed { .. } | Found::MethodNotAllowed { .. } | Found::Nothing => None,
         };
         let mut considered: Vec<_> = self
             .routes

@@ -35,6 +35,8 @@ pub(crate) struct RouteTable {
     pub(crate) session_fields: Vec<HeaderName>,
     /// The header fields that its checks set, on whichever route: what a client sends under these names is removed.
     pub(crate) owned_fields: Vec<HeaderName>,
+    /// Whether any route checks anything.
+    guards: bool,
     hosts: HashMap<Box<str>, Tree>,
     any_host: Tree,
 }
@@ -44,6 +46,8 @@ pub(crate) struct RouteTable {
 pub(crate) enum Found<'t> {
     /// This route serves the request.
     Route(&'t Arc<Route>),
+    /// This route would, but PHP may read the path as that of another one, which checks what this one does not.
+    Disputed { route: &'t Route, guarded: &'t Route },
     /// Nothing does, but with one of these methods (sorted, as `Allow` has them) something would.
     MethodNotAllowed { allow: String },
     /// No route knows the path.
@@ -91,7 +95,8 @@ impl RouteTable {
         let checks = routes.iter().flat_map(|route| &route.checks);
         let owned: HashSet<_> = checks.flat_map(|checked| checked.check.owned()).cloned().collect();
         let owned_fields = owned.into_iter().collect();
-        Ok(Self { generation: 0, edge, routes, sessions, session_fields, owned_fields, hosts, any_host })
+        let guards = routes.iter().any(|route| !route.checks.is_empty());
+        Ok(Self { generation: 0, edge, routes, sessions, session_fields, owned_fields, guards, hosts, any_host })
     }
 
     /// Finds the route of a request; `host` as [`crate::http::Host`] has it.
@@ -104,10 +109,27 @@ impl RouteTable {
         headers: &HeaderMap,
     ) -> Found<'_> {
         let asked = Asked { method, query, headers };
-        match self.trees(host).find_map(|tree| tree.walk(path.as_str(), &mut |shape| shape.best(&asked))) {
-            Some(route) => Found::Route(route),
+        match self.best(host, path.as_str(), &asked) {
+            Some(route) => match self.guarded_reading(route, host, path.as_str(), &asked) {
+                Some(guarded) => Found::Disputed { route, guarded },
+                None => Found::Route(route),
+            },
             None => self.not_found(host, path, &asked),
         }
+    }
+
+    fn best(&self, host: &str, path: &str, asked: &Asked<'_>) -> Option<&Arc<Route>> {
+        self.trees(host).find_map(|tree| tree.walk(path, &mut |shape| shape.best(asked)))
+    }
+
+    /// The route of another path that PHP may take this one for, where that route has checks which this one has not:
+    /// `/index.php/cart` is `/cart` to an application, and must not be the way around what is asked of `/cart`.
+    fn guarded_reading(&self, route: &Route, host: &str, path: &str, asked: &Asked<'_>) -> Option<&Route> {
+        let legacy = route.legacy().filter(|_| self.guards)?;
+        let has = |check| route.checks.iter().any(|own| Arc::ptr_eq(&own.check, check));
+        let readings = legacy.target.readings(path).into_iter();
+        let mut routes = readings.filter_map(|reading| self.best(host, &reading, asked));
+        routes.find(|other| other.checks.iter().any(|checked| !has(&checked.check))).map(|other| &**other)
     }
 
     /// The trees a host's requests are looked for in, the more specific first.
@@ -187,7 +209,7 @@ mod tests {
         match table.find(&asked.methods[0], asked.host.as_deref().unwrap_or_default(), &path, None, &headers) {
             Found::Route(route) => route.name.to_string(),
             Found::MethodNotAllowed { allow } => format!("[{allow}]"),
-            Found::Nothing => "-".to_owned(),
+            Found::Disputed { .. } | Found::Nothing => "-".to_owned(),
         }
     }
 

@@ -59,6 +59,14 @@ impl Target {
         }
     }
 
+    /// Other paths that it may take this one for.
+    pub(crate) fn readings(&self, path: &str) -> Vec<String> {
+        match self {
+            Self::Php(php) => php.readings(path),
+            Self::Http(_) | Self::Handler(_) => Vec::new(),
+        }
+    }
+
     /// Hands the request over and waits for the head of the answer.
     pub(crate) async fn call(&self, inbound: Box<Inbound>, timeline: &Timeline) -> Result<Response<Body>, Error> {
         match self {

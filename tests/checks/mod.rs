@@ -10,7 +10,8 @@ mod wechat;
 use axum::Router;
 use axum::routing::any;
 
-use crate::support::gateway::gateway;
+use crate::support::gateway::{gateway, run};
+use crate::support::php::php;
 use crate::support::upstream::{service, upstream};
 
 #[tokio::test]
@@ -40,4 +41,38 @@ async fn only_clients_from_an_allowed_network_reach_a_side() {
     let records = gateway.until_records(4).await;
     assert_eq!((&records[1]["check"], &records[1]["refused"]), (&"office".into(), &"address".into()));
     assert!(records[0]["refused"].is_null(), "{}", records[0]);
+}
+
+#[tokio::test]
+async fn no_spelling_that_php_understands_leads_around_a_check() {
+    for mode in ["index", "files"] {
+        let php = php().start().await;
+        php.put("index.php", "<?php echo $_SERVER['PATH_INFO'] ?? $_SERVER['REQUEST_URI'];");
+        php.put("login.php", "<?php echo 'the login';");
+        let route = |name: &str, path: &str, check: &str| {
+            format!("[[route]]\nname = \"{name}\"\npath = \"{path}\"\nlegacy = \"php\"\ncheck = [{check}]\n")
+        };
+        let gateway = gateway()
+            .toml(php.upstream(&format!("php = \"{mode}\"")))
+            .toml("[check.office]\nkind = \"address\"\nallow = [\"10.0.0.0/8\"]\n")
+            .toml(route("admin", "/admin/users", "\"office\""))
+            .toml(route("login", "/login.php", "\"office\""))
+            .toml(route("rest", "/{*rest}", ""))
+            .start()
+            .await;
+        assert_eq!(gateway.ask("/admin/users").await.0, 403, "{mode}");
+        for around in
+            ["/index.php/admin/users", "/admin/users/", "/admin%2Fusers", "/index.php/admin%2Fusers/", "/login.php/x"]
+        {
+            assert_eq!(gateway.ask(around).await.0, 404, "{mode} {around}");
+        }
+        assert_eq!(gateway.ask("/index.php/2026/a-post/").await, (200, "/2026/a-post/".to_owned()), "{mode}");
+        assert_eq!(gateway.ask("/2026/a-post/").await, (200, "/2026/a-post/".to_owned()), "{mode}");
+        let (_, told, _) =
+            run(&["explain", "GET", "/index.php/admin/users", "-c", gateway.table().to_str().unwrap()], gateway.dir());
+        assert!(
+            told.contains("404; rest has the path, but PHP may read it as one of admin, which checks more"),
+            "{told}"
+        );
+    }
 }

@@ -127,7 +127,29 @@ impl Php {
     }
 }
 
+impl Php {
+    /// Other paths that the application may take this one for: the script's own, `/login.php` for `/login.php/x`; and
+    /// the one that frameworks make of it, without a front controller, an escape in a slash's place, and slashes at the
+    /// end: `/cart` for `/index.php/cart`, `/cart/`. Symfony's and Laravel's routers decode and trim a path so.
+    pub(crate) fn readings(&self, path: &str) -> Vec<String> {
+        let (script, behind) = match split_script(path) {
+            Some((script, Some(info))) => (Some(script), self.site.without_front(script, info)),
+            _ => (None, None),
+        };
+        let known = behind.as_deref().unwrap_or(path);
+        let routed = known.replace("%2F", "/");
+        let routed = Some(routed.trim_end_matches('/')).filter(|routed| *routed != path && !routed.is_empty());
+        script.into_iter().chain(routed).map(str::to_owned).collect()
+    }
+}
+
 impl Site {
+    /// What follows a front controller, below the folder that this is in; `None`: the script is none.
+    fn without_front(&self, script: &str, info: &str) -> Option<String> {
+        let folder = script.strip_suffix(&self.index)?.strip_suffix('/')?;
+        Some(format!("{folder}{info}"))
+    }
+
     /// Takes what `[upstream.NAME]` says of files.
     pub(crate) fn new(settings: &Settings) -> Self {
         let front = format!("/{}", settings.index.trim_start_matches('/'));
