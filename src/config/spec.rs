@@ -447,6 +447,13 @@ pub(super) static SESSION: Section = Section {
                 "Certificates (PEM) that `rediss` believes instead of the system's; `mysql` then speaks TLS or not at all.",
             ),
             value(
+                "owner",
+                STRING,
+                Default::Absent,
+                "Of `php-files`: whom PHP runs as, by name or number; a file of anybody else but root is no session. \
+             Required where everybody may write into the folder, as in Debian's `/var/lib/php/sessions`.",
+            ),
+            value(
                 "token",
                 "place or list of places",
                 Default::List(&["header:authorization", "header:x-token", "cookie:PHPSESSID"]),

@@ -8,7 +8,8 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -30,6 +31,9 @@ pub(crate) struct Folder {
     pub(crate) levels: usize,
     /// What was not written for longer is no session any more; PHP itself only collects such files, now and then.
     pub(crate) lifetime: Option<Duration>,
+    /// Whom PHP runs as. A file of anybody else but root is no session, as in PHP (`ps_files_open`): where everybody may
+    /// write into the folder, everybody could make one.
+    pub(crate) owner: Option<u32>,
 }
 
 impl Folder {
@@ -60,8 +64,8 @@ pub(super) async fn read(folder: &Folder, key: &str, place: InFlight) -> Result<
     let mut last: Option<Vec<u8>> = None;
     let mut place = Some(place);
     for _ in 0..READINGS {
-        let (path, held, lifetime) = (path.clone(), place.take(), folder.lifetime);
-        let (held, reading) = off_worker(move || (held, reading(&path, lifetime))).await?;
+        let (path, held, lifetime, owner) = (path.clone(), place.take(), folder.lifetime, folder.owner);
+        let (held, reading) = off_worker(move || (held, reading(&path, lifetime, owner))).await?;
         place = held;
         let Some(Reading { content, fresh }) = reading? else { return Ok(None) };
         if !fresh || last.as_ref() == Some(&content) {
@@ -122,7 +126,7 @@ async fn off_worker<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
     in_time(async { tokio::task::spawn_blocking(work).await.map_err(|_| Failed::Error) }).await
 }
 
-fn reading(path: &std::path::Path, lifetime: Option<Duration>) -> Result<Option<Reading>, Failed> {
+fn reading(path: &Path, lifetime: Option<Duration>, owner: Option<u32>) -> Result<Option<Reading>, Failed> {
     // NONBLOCK: a FIFO in its place would be waited for.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file: OwnedFd = match open(path, flags, Mode::empty()) {
@@ -134,11 +138,12 @@ fn reading(path: &std::path::Path, lifetime: Option<Duration>) -> Result<Option<
     let file = File::from(file);
     let stamp = |file: &File| -> io::Result<_> {
         let found = file.metadata()?;
-        Ok((found.is_file(), found.len(), found.modified()?))
+        let trusted = owner.is_none_or(|owner| [owner, 0].contains(&found.uid()));
+        Ok((found.is_file() && trusted, found.len(), found.modified()?))
     };
     let before = stamp(&file).map_err(|_| Failed::Error)?;
-    let (is_file, length, _) = before;
-    if !is_file || length > LARGEST as u64 {
+    let (is_session, length, _) = before;
+    if !is_session || length > LARGEST as u64 {
         return Err(Failed::Unfit);
     }
     let mut content = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
@@ -169,7 +174,7 @@ mod tests {
     #[tokio::test]
     async fn a_session_is_found_where_php_puts_it_and_nothing_else_is() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder { path: dir.path().to_owned(), levels: 2, lifetime: None };
+        let folder = Folder { path: dir.path().to_owned(), levels: 2, lifetime: None, owner: None };
         std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
         std::fs::write(dir.path().join("a/b/sess_abc"), "user|i:7;").unwrap();
         std::fs::write(dir.path().join("secret"), "x|i:1;").unwrap();
@@ -188,12 +193,18 @@ mod tests {
         assert_eq!(read("sess_../../secret").await, Ok(None));
         assert_eq!(read("sess_").await, Ok(None));
         assert_eq!((read("sess_abd").await, read("sess_abe").await), (Err(Failed::Unfit), Err(Failed::Unfit)));
+        let owned_by = async |owner| super::read(&Folder { owner, ..folder.clone() }, "sess_abc", place()).await;
+        let mine = std::fs::metadata(dir.path()).unwrap().uid();
+        assert_eq!(owned_by(Some(mine)).await, Ok(Some(Bytes::from_static(b"user|i:7;"))));
+        // To root's files everybody defers.
+        let other = if mine == 0 { Ok(Some(Bytes::from_static(b"user|i:7;"))) } else { Err(Failed::Unfit) };
+        assert_eq!(owned_by(Some(mine + 1)).await, other);
     }
 
     #[tokio::test]
     async fn a_session_is_written_into_the_file_that_php_has_open() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder { path: dir.path().to_owned(), levels: 0, lifetime: None };
+        let folder = Folder { path: dir.path().to_owned(), levels: 0, lifetime: None, owner: None };
         write(&folder, "sess_a", Bytes::from_static(b"long|i:1;"), place()).await.unwrap();
         let mut held = File::open(dir.path().join("sess_a")).unwrap();
         write(&folder, "sess_a", Bytes::from_static(b"a|i:1;"), place()).await.unwrap();

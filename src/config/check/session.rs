@@ -1,5 +1,8 @@
 //! `[check.NAME]` with `kind = "session"`.
 
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
 use ::http::HeaderName;
 
 use super::super::reader::{Reader, Value, boolean, duration_or_zero, one_of, text};
@@ -28,9 +31,27 @@ pub(super) fn settings(reader: &Reader<'_>) -> Option<(Settings, Address)> {
         Some(login) => Some(login?),
         None => None,
     };
+    let owner = reader.given("owner", user);
     let (preset, mut address) = (preset?, address?);
     match (&mut address, &preset.tables) {
-        (Address::PhpFiles(folder), _) => folder.lifetime = preset.lifetime,
+        (Address::PhpFiles(folder), _) => {
+            folder.lifetime = preset.lifetime;
+            folder.owner = match owner {
+                Some(owner) => Some(owner?),
+                None if is_open_to_all(&folder.path) => {
+                    let what = "everybody may write into this folder: a session that anybody made would be believed";
+                    let remedy = "say whom PHP runs as, like owner = \"www-data\"";
+                    reader.sheet.fault(reader.span_of("store"), what, remedy);
+                    return None;
+                }
+                None => None,
+            };
+        }
+        _ if owner.is_some() => {
+            let remedy = "remove it, or name the folder: store = \"php-files:/path\"";
+            reader.sheet.fault(reader.span_of("owner"), "\"owner\" is that of PHP's session files", remedy);
+            return None;
+        }
         (Address::Mysql(database), Some(prefix)) => *database = database.with_tables(prefix),
         _ => {}
     }
@@ -47,6 +68,22 @@ pub(super) fn settings(reader: &Reader<'_>) -> Option<(Settings, Address)> {
         login,
     };
     Some((settings, address))
+}
+
+fn is_open_to_all(folder: &Path) -> bool {
+    std::fs::metadata(folder).is_ok_and(|folder| folder.mode() & 0o002 != 0)
+}
+
+/// A user of this system, by name or by number.
+fn user(value: &Value<'_>) -> Option<u32> {
+    let name = text(value)?;
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let known = users.lines().find_map(|line| line.strip_prefix(&*name)?.strip_prefix(':')?.split(':').nth(1));
+    let number = known.unwrap_or(&name).parse().ok();
+    if number.is_none() {
+        value.fault(format!("this system has no user \"{name}\""), "write a name of /etc/passwd, or a user's number");
+    }
+    number
 }
 
 pub(super) fn check(reader: &Reader<'_>, settings: Settings, store: Store) -> Option<Session> {

@@ -86,7 +86,7 @@ fn folder(value: &Value<'_>, save_path: &str) -> Option<Address> {
     let levels = parts.next().map_or(Some(0), |before| before.split(';').next()?.parse().ok());
     match (path, levels) {
         (Some(path), Some(levels @ 0..=16)) => {
-            Some(Address::PhpFiles(Folder { path: value.sheet.resolve(path), levels, lifetime: None }))
+            Some(Address::PhpFiles(Folder { path: value.sheet.resolve(path), levels, lifetime: None, owner: None }))
         }
         _ => {
             value.fault(
