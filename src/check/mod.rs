@@ -178,9 +178,7 @@ impl wechat::Sessions for Arc<Check> {
 
     async fn end(&self, id: &str) -> Result<(), BoxError> {
         let session = self.session().ok_or("the check has no store")?;
-        session.store().delete(&session.key(id)).await?;
-        session.forget(id);
-        Ok(())
+        Ok(session.end(id).await?)
     }
 }
 

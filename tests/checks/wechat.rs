@@ -66,6 +66,14 @@ session_start(['use_cookies' => false]);
 if (isset($_GET['user'])) {
     $_SESSION['auth']['user_id'] = (int) $_GET['user'];
 }
+if (isset($_GET['until'])) {
+    $_SESSION['changed'] = true;
+    touch($_GET['until'] . '.open');
+    for ($i = 0; $i < 1000 && !file_exists($_GET['until']); $i++) {
+        usleep(10000);
+        clearstatcache();
+    }
+}
 echo json_encode([
     'id' => session_id(),
     'user' => $_SERVER['HTTP_X_STRANGLER_USER'],
@@ -79,7 +87,7 @@ struct Application {
     gateway: Gateway,
     wechat: Wechat,
     redis: Redis,
-    _php: Php,
+    php: Php,
 }
 
 /// `/login` is the handler; `/old` a page of PHP and `/new` a handler in Rust for those who are logged in.
@@ -111,7 +119,7 @@ async fn application(check: &str, handler: &str) -> Application {
         .toml("[[route]]\npath = \"/new\"\nnew = \"hello\"\nserve = \"new\"\ncheck = [\"login\"]\n")
         .start()
         .await;
-    Application { gateway, wechat, redis, _php: php }
+    Application { gateway, wechat, redis, php }
 }
 
 impl Application {
@@ -248,7 +256,8 @@ async fn a_logout_is_the_end_of_a_session_at_once() {
     for path in ["/new", "/old", "/new"] {
         assert_eq!(app.get(path, &token).await.0, 401, "{path}");
     }
-    assert_eq!(app.redis.command(&["DBSIZE"]).trim(), "0");
+    let kept = app.redis.command(&["KEYS", "*"]);
+    assert!(kept.trim().lines().all(|key| key.ends_with(":ended")), "nothing but that it has ended: {kept}");
 
     // Who logs in anew with the former token at hand has the former session ended.
     let former = app.token_for("good-ann").await;
@@ -328,4 +337,24 @@ async fn a_reload_that_changes_nothing_of_it_keeps_the_handler_and_its_memory() 
     app.reload(|table| table.replace("appid = \"wx1\"", "appid = \"wx2\"")).await;
     assert_eq!(app.log_in("good-mia").await, (200, 0));
     assert_eq!(app.wechat.asked.lock().unwrap()[1]["appid"], "wx2", "another handler asks anew");
+}
+
+#[tokio::test]
+async fn a_page_that_ends_after_the_logout_does_not_bring_the_login_back() {
+    let application = application("cache = \"0s\"", "").await;
+    let token = application.token_for("good-anna").await;
+    let until = application.php.dir().join("until");
+    let opened = until.with_extension("open");
+    let page = format!("/old?until={}", until.display());
+    let (page, ()) = tokio::join!(application.get(&page, &token), async {
+        eventually("the page has the session open", async || opened.exists().then_some(())).await;
+        assert_eq!(application.ask("DELETE", "/login", Some(&token), "").await.0, 200);
+        assert_eq!(application.get("/new", &token).await.0, 401);
+        std::fs::write(&until, "").unwrap();
+    });
+    assert_eq!(page.0, 200);
+    let kept = application.redis.command(&["KEYS", "PHPREDIS_SESSION:*"]);
+    assert!(kept.lines().any(|key| !key.ends_with(":ended")), "PHP has written its session: {kept}");
+    assert_eq!(application.get("/new", &token).await.0, 401);
+    assert_eq!(application.get("/old", &token).await.0, 401);
 }

@@ -18,7 +18,7 @@ use ::http::{HeaderMap, HeaderName, Response, StatusCode};
 use bytes::Bytes;
 
 use self::cache::{Cache, Look};
-use self::format::{FieldPath, Value, Wanted};
+use self::format::{FieldPath, Unreadable, Value, Wanted};
 use self::preset::Application;
 use super::identity::Untellable;
 use super::store::{self, Store, StoreError};
@@ -138,6 +138,20 @@ impl Session {
         self.id(headers).ok().map(Cow::into_owned)
     }
 
+    /// Ends a session that a login began; from now on it is none, even if PHP brings it back.
+    pub(super) async fn end(&self, id: &str) -> Result<(), StoreError> {
+        let key = self.key(id);
+        if self.store.may_revive()
+            && let Some(stored) = self.store.read(&key).await?
+            && let Some(left) = self.login(&stored).ok().flatten().and_then(|login| login.life(clock::now()))
+        {
+            self.store.write(&ended(&key), Bytes::from_static(b"1"), left).await?;
+        }
+        self.store.delete(&key).await?;
+        self.forget(id);
+        Ok(())
+    }
+
     /// Nothing is remembered of a session from now on; the next request reads it anew.
     pub(crate) fn forget(&self, id: &str) {
         self.cache.end(id, Instant::now());
@@ -245,27 +259,38 @@ impl Session {
     /// What the store has of a session.
     async fn find(&self, id: &str) -> Result<Finding, StoreError> {
         Ok(match self.store.read(&self.key(id)).await? {
-            Some(stored) if wechat::is_id(id) => self.read_login(id, &stored).await,
+            Some(stored) if wechat::is_id(id) => self.read_login(id, &stored).await?,
             Some(stored) => self.read(id, &stored),
             None => Finding::Nobody("unknown"),
         })
     }
 
     /// What the session of a login says, which the gateway made and keeps alive itself.
-    async fn read_login(&self, id: &str, stored: &Bytes) -> Finding {
-        let Some(format) = self.settings.application.writes() else { return Finding::Unclear };
-        let Ok(login) = Login::read(format, stored) else { return Finding::Unclear };
+    async fn read_login(&self, id: &str, stored: &Bytes) -> Result<Finding, StoreError> {
+        let Ok(login) = self.login(stored) else { return Ok(Finding::Unclear) };
         let Some((login, ttl)) = login.and_then(|login| login.left(clock::now()).map(|ttl| (login, ttl))) else {
-            return Finding::Nobody("expired");
+            return Ok(Finding::Nobody("expired"));
         };
+        let key = self.key(id);
+        if self.store.may_revive() && self.store.read(&ended(&key)).await?.is_some() {
+            return Ok(Finding::Nobody("unknown"));
+        }
         if self.sliding.due(id, ttl, Instant::now()) {
             // A session that could not be kept alive this time is still one.
-            let _ = self.store.touch(&self.key(id), ttl).await;
+            let _ = self.store.touch(&key, ttl).await;
         }
-        match self.read(id, stored) {
+        Ok(match self.read(id, stored) {
             Finding::Known(identity) => Finding::Known(identity.known_at_wechat(login)),
             other => other,
-        }
+        })
+    }
+
+    /// The login in a session, if there is one.
+    fn login(&self, stored: &[u8]) -> Result<Option<Login>, Unreadable> {
+        self.settings
+            .application
+            .writes()
+            .map_or(Err(Unreadable("no login is written in this format")), |format| Login::read(format, stored))
     }
 
     /// What the bytes of a session say.
@@ -296,6 +321,11 @@ impl Session {
             Err(_) => Finding::Unclear,
         }
     }
+}
+
+/// The key that tells that a session was ended; no session's id holds a colon.
+fn ended(key: &str) -> String {
+    format!("{key}:ended")
 }
 
 fn refused(reason: &'static str) -> Verdict {

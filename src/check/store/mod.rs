@@ -243,6 +243,12 @@ impl Store {
         }
     }
 
+    /// Whether what was deleted can come back: PHP, whose page has a session open meanwhile, writes it into Redis when the
+    /// page ends. Into a file that was deleted it writes in vain, and nowhere else.
+    pub(crate) fn may_revive(&self) -> bool {
+        matches!(self.backend.kind, Kind::Redis(_))
+    }
+
     /// Whether operations are tried at all.
     pub(crate) fn is_up(&self) -> bool {
         match &self.backend.kind {

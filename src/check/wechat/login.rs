@@ -61,8 +61,12 @@ impl Login {
 
     /// How long the store is to keep it from now on; `None`: it is over.
     pub(crate) fn left(&self, now: u64) -> Option<Duration> {
-        let left = self.expires.checked_sub(now).filter(|left| *left > 0)?;
-        Some(Duration::from_secs(left.min(self.idle)))
+        self.life(now).map(|life| life.min(Duration::from_secs(self.idle)))
+    }
+
+    /// How long it lives from now on, however much it is used; `None`: it is over.
+    pub(crate) fn life(&self, now: u64) -> Option<Duration> {
+        self.expires.checked_sub(now).filter(|left| *left > 0).map(Duration::from_secs)
     }
 
     /// The whole session as PHP reads it. `user` is where the check looks for who it is.
