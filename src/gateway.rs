@@ -284,7 +284,10 @@ async fn examine<'t>(
                     None => found,
                 });
             }
-            (Verdict::Legacy(_), Some(legacy)) => examined.undecided = Some((Side::Legacy, legacy)),
+            (Verdict::Legacy(refused), Some(legacy)) => {
+                exchange.undecided(stats, refused.reason);
+                examined.undecided = Some((Side::Legacy, legacy));
+            }
             (Verdict::Legacy(refused) | Verdict::Refuse(refused), _) => {
                 exchange.refused(stats, refused.reason);
                 return Err(refused.answer.into());

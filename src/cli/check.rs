@@ -14,7 +14,7 @@ use crate::upstream::Handler;
 
 #[derive(Clone, Debug, Args)]
 pub(super) struct Options {
-    /// Connect to the stores that checks use, and say which cannot be reached
+    /// Connect to the stores that checks use, and say which cannot be used
     #[arg(long)]
     probe: bool,
 }
@@ -45,12 +45,13 @@ fn probe(table: &RouteTable) -> u8 {
     };
     let checks: BTreeMap<&str, &Check> = table.checks().map(|check| (check.name(), &**check)).collect();
     let (mut text, mut code) = (String::new(), 0);
-    for (name, store) in checks.into_iter().filter_map(|(name, check)| Some((name, check.store()?))) {
+    for (name, check) in checks {
+        let Some(store) = check.store() else { continue };
         let address = store.backend().address();
-        match runtime.block_on(store.probe()) {
+        match runtime.block_on(store.probe(check.session().is_none())) {
             Ok(()) => text.push_str(&format!("check {name}: {address} answers\n")),
             Err(why) => {
-                text.push_str(&format!("check {name}: {address} cannot be reached: {why}\n"));
+                text.push_str(&format!("check {name}: {address} cannot be used: {why}\n"));
                 code = FAILED;
             }
         }

@@ -800,7 +800,12 @@ pub(super) static SIGNATURE: Section = Section {
             Default::Absent,
             "`rfc9421`: the tag of the signature to look at; without it there must be one only.",
         ),
-        value("window", DURATION, Default::Value("\"5m\""), "How far a timestamp may be from the clock, either way."),
+        value(
+            "window",
+            DURATION,
+            Default::Value("\"5m\""),
+            "How far a timestamp may be from the clock, either way. A Redis keeps nonces for twice as long: raise it in steps, each no more than twice the one before.",
+        ),
         value(
             "nonces",
             "`\"memory\"`, `\"off\"`, or address or secret",

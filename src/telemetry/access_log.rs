@@ -309,6 +309,7 @@ mod tests {
             referer: None,
             user: None,
             refused: None,
+            undecided: None,
         };
         lines.append(&line, Instant::now());
     }

@@ -525,11 +525,13 @@ pub(crate) const LEGACY_VERDICTS: [&str; 2] = ["pass", "refuse"];
 #[repr(align(128))]
 pub(crate) struct CheckCell {
     refused: [Counter; REFUSALS.len()],
+    /// Left to the legacy side to decide.
+    undecided: [Counter; REFUSALS.len()],
     /// By the check's verdict and by that of the legacy side.
     compared: [[Counter; LEGACY_VERDICTS.len()]; VERDICTS.len()],
 }
 
-/// What is recorded of one check of one route: refusals by reason.
+/// What is recorded of one check of one route: by reason, what it refused and what it left undecided.
 #[derive(Debug)]
 pub(crate) struct CheckStats {
     route: Arc<str>,
@@ -549,9 +551,18 @@ impl CheckStats {
 
     /// For worker `index` only.
     pub(crate) fn refused(&self, index: usize, reason: &str) {
+        self.add(index, reason, |cell| &cell.refused);
+    }
+
+    /// For worker `index` only.
+    pub(crate) fn undecided(&self, index: usize, reason: &str) {
+        self.add(index, reason, |cell| &cell.undecided);
+    }
+
+    fn add(&self, index: usize, reason: &str, of: impl Fn(&CheckCell) -> &[Counter; REFUSALS.len()]) {
         let Some(cell) = self.workers.get(index) else { return };
         let known = REFUSALS.iter().position(|known| *known == reason).unwrap_or(REFUSALS.len() - 1);
-        if let Some(counter) = cell.get_or_init(CheckCell::default).refused.get(known) {
+        if let Some(counter) = of(cell.get_or_init(CheckCell::default)).get(known) {
             counter.add(1);
         }
     }
@@ -578,16 +589,23 @@ impl CheckStats {
 
     /// Refusals over all workers by reason.
     pub(crate) fn reasons(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        REFUSALS.into_iter().zip(self.totals())
+        REFUSALS.into_iter().zip(self.refusals())
     }
 
-    /// Refusals over all workers, in the order of [`REFUSALS`].
-    pub(crate) fn totals(&self) -> [u64; REFUSALS.len()] {
+    /// What was refused over all workers, in the order of [`REFUSALS`].
+    pub(crate) fn refusals(&self) -> [u64; REFUSALS.len()] {
+        self.sum(|cell| &cell.refused)
+    }
+
+    /// What was left to the legacy side over all workers, in the order of [`REFUSALS`].
+    pub(crate) fn undecideds(&self) -> [u64; REFUSALS.len()] {
+        self.sum(|cell| &cell.undecided)
+    }
+
+    fn sum(&self, of: impl Fn(&CheckCell) -> &[Counter; REFUSALS.len()]) -> [u64; REFUSALS.len()] {
         let mut sum = [0; REFUSALS.len()];
         for cell in self.workers.iter().filter_map(OnceLock::get) {
-            for (sum, refused) in sum.iter_mut().zip(&cell.refused) {
-                *sum += refused.value();
-            }
+            sum.iter_mut().zip(of(cell)).for_each(|(sum, counter)| *sum += counter.value());
         }
         sum
     }
@@ -655,7 +673,7 @@ mod tests {
         stats.refused(0, "missing");
         stats.refused(1, "missing");
         stats.refused(1, "never heard of");
-        let totals = stats.totals();
+        let totals = stats.refusals();
         assert_eq!((totals[0], totals[REFUSALS.len() - 1], totals.iter().sum::<u64>()), (2, 1, 3));
     }
 

@@ -88,6 +88,7 @@ impl Recorder {
             status: None,
             code: None,
             refused: None,
+            undecided: None,
             received: None,
             bytes_out: 0,
             ended: Ended::ClientGone,
@@ -133,11 +134,17 @@ struct Told {
     user: Option<HeaderValue>,
 }
 
-/// The check that refused the request, and why.
+/// A check that did not let the request pass, and why.
 #[derive(Debug)]
 struct Refusal {
     check: Arc<CheckStats>,
     reason: &'static str,
+}
+
+impl Refusal {
+    fn told(&self) -> (&str, &'static str) {
+        (self.check.names().1, self.reason)
+    }
 }
 
 /// One exchange being served. Finishing its body, or dropping it, writes exactly one record.
@@ -156,6 +163,7 @@ pub(crate) struct Exchange {
     status: Option<StatusCode>,
     code: Option<u32>,
     refused: Option<Refusal>,
+    undecided: Option<Refusal>,
     received: Option<Arc<AtomicU64>>,
     bytes_out: u64,
     ended: Ended,
@@ -236,6 +244,12 @@ impl Exchange {
     pub(crate) fn refused(&mut self, check: &Arc<CheckStats>, reason: &'static str) {
         check.refused(self.worker.index, reason);
         self.refused = Some(Refusal { check: Arc::clone(check), reason });
+    }
+
+    /// A check leaves it to the legacy side whether the request may pass.
+    pub(crate) fn undecided(&mut self, check: &Arc<CheckStats>, reason: &'static str) {
+        check.undecided(self.worker.index, reason);
+        self.undecided = Some(Refusal { check: Arc::clone(check), reason });
     }
 
     /// The legacy side has answered a request on which a check's verdict is compared with its own.
@@ -376,7 +390,8 @@ impl Exchange {
             user_agent: told.user_agent.as_ref(),
             referer: told.referer.as_ref(),
             user: told.user.as_ref(),
-            refused: self.refused.as_ref().map(|refusal| (&**refusal.check.names().1, refusal.reason)),
+            refused: self.refused.as_ref().map(Refusal::told),
+            undecided: self.undecided.as_ref().filter(|_| self.refused.is_none()).map(Refusal::told),
         }
     }
 }

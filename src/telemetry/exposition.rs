@@ -15,9 +15,9 @@ use super::counters::{
 use super::family::{Histogram, Labels, Value};
 use super::metrics::{
     APART, BUILD, BYTES_IN, BYTES_OUT, CHECK_CACHE, CHECK_PARITY, CHECK_REFUSED, CHECK_STORE_OPERATIONS,
-    CHECK_STORE_SECONDS, CHECK_STORE_UP, CONNECTIONS, CPU, DURATION, Format, GENERATION, Gauges, IN_FLIGHT, KEY_USED,
-    LOG_DROPPED, MEMORY, Metric, QUANTILE, REFUSED, RELOADS, REQUESTS, SATURATION, SERVE, SERVICE, SIDE_CPU,
-    SIDE_MEMORY, STALLS, TRACES_DROPPED, UPSTREAM_CONNECTIONS, UPSTREAM_FAILURES, UPSTREAM_QUEUE,
+    CHECK_STORE_SECONDS, CHECK_STORE_UP, CHECK_UNDECIDED, CONNECTIONS, CPU, DURATION, Format, GENERATION, Gauges,
+    IN_FLIGHT, KEY_USED, LOG_DROPPED, MEMORY, Metric, QUANTILE, REFUSED, RELOADS, REQUESTS, SATURATION, SERVE, SERVICE,
+    SIDE_CPU, SIDE_MEMORY, STALLS, TRACES_DROPPED, UPSTREAM_CONNECTIONS, UPSTREAM_FAILURES, UPSTREAM_QUEUE,
     UPSTREAM_QUEUE_SECONDS,
 };
 use super::window::{Latency, Window};
@@ -215,15 +215,17 @@ impl Reading {
 
     /// A reason has a series from its first refusal on: most never come up.
     fn checks(&self, out: &mut Writer) {
-        let samples = self.checks.iter().flat_map(|stats| {
-            let (route, check) = stats.names();
-            REFUSALS
-                .into_iter()
-                .zip(stats.totals())
-                .filter(|(_, count)| *count > 0)
-                .map(move |(reason, count)| ([("route", &**route), ("check", &**check), ("reason", reason)], count))
-        });
-        numbers(out, &CHECK_REFUSED, samples);
+        let counted: [(&Metric, fn(&CheckStats) -> [u64; REFUSALS.len()]); 2] =
+            [(&CHECK_REFUSED, CheckStats::refusals), (&CHECK_UNDECIDED, CheckStats::undecideds)];
+        for (metric, counts) in counted {
+            let samples = self.checks.iter().flat_map(|stats| {
+                let (route, check) = stats.names();
+                let reasons = REFUSALS.into_iter().zip(counts(stats)).filter(|(_, count)| *count > 0);
+                reasons
+                    .map(move |(reason, count)| ([("route", &**route), ("check", &**check), ("reason", reason)], count))
+            });
+            numbers(out, metric, samples);
+        }
         let compared = self.checks.iter().flat_map(|stats| {
             let (route, check) = stats.names();
             VERDICTS.into_iter().zip(stats.comparisons()).flat_map(move |(edge, counts)| {
@@ -433,6 +435,7 @@ mod tests {
         php.cell(0).unwrap().failed("connect");
         let login = telemetry.check("order", "login");
         login.refused(0, "expired");
+        login.undecided(0, "unreadable");
         login.compared(0, "refuse", false);
         String::from_utf8(telemetry.metrics(gauges(), format)).unwrap()
     }
@@ -475,6 +478,7 @@ mod tests {
             "strangler_route_serve{route=\"order\",serve=\"legacy\"} 0",
             "strangler_route_serve{route=\"order\",serve=\"new\"} 1",
             "strangler_check_refused_total{route=\"order\",check=\"login\",reason=\"expired\"} 1",
+            "strangler_check_undecided_total{route=\"order\",check=\"login\",reason=\"unreadable\"} 1",
             "strangler_check_key_used_total{check=\"signed\",key=\"shop-app#2\"} 3",
             "strangler_config_generation 7",
             "strangler_config_reloads_total{result=\"rejected\"} 1",

@@ -70,6 +70,8 @@ pub(crate) struct Line<'a> {
     pub(crate) user: Option<&'a HeaderValue>,
     /// The check that refused the request, and why.
     pub(crate) refused: Option<(&'a str, &'static str)>,
+    /// Else the last one that left it to the legacy side to decide, and why.
+    pub(crate) undecided: Option<(&'a str, &'static str)>,
 }
 
 impl Line<'_> {
@@ -155,10 +157,11 @@ impl Line<'_> {
             out.extend_from_slice(b"\",\"user\":\"");
             escape_header(out, user);
         }
-        if let Some((check, reason)) = self.refused {
+        for (said, key) in [(self.refused, &b"\",\"refused\":\""[..]), (self.undecided, b"\",\"undecided\":\"")] {
+            let Some((check, reason)) = said else { continue };
             out.extend_from_slice(b"\",\"check\":\"");
             escape(out, check);
-            out.extend_from_slice(b"\",\"refused\":\"");
+            out.extend_from_slice(key);
             escape(out, reason);
         }
         if let Some(agent) = self.user_agent {
@@ -415,6 +418,7 @@ mod tests {
             referer: None,
             user: None,
             refused: None,
+            undecided: None,
         }
     }
 

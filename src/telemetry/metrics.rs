@@ -90,6 +90,8 @@ metrics! {
         "Bytes of response bodies sent";
     CHECK_REFUSED = Counter "strangler_check_refused_total" ["route", "check", "reason"]
         "Requests that a check refused, by reason";
+    CHECK_UNDECIDED = Counter "strangler_check_undecided_total" ["route", "check", "reason"]
+        "Requests that a check left to the legacy side to decide, by the same reasons";
     CHECK_PARITY = Counter "strangler_check_parity_total" ["route", "check", "edge", "legacy"]
         "Requests on which the check's verdict (edge: pass, refuse, undecided) was compared with the legacy side's (pass, refuse)";
     KEY_USED = Counter "strangler_check_key_used_total" ["check", "key"]

@@ -253,11 +253,13 @@ async fn a_redis_that_hangs_costs_a_moment_and_then_nothing() {
     assert!(waits.iter().all(|wait| *wait < Duration::from_millis(700)), "{waits:?}");
     gateway.until_gauge("strangler_check_store_up", &[("check", "login")], 0.0).await;
     assert!(stopped.elapsed() < Duration::from_millis(1500), "{:?}", stopped.elapsed());
+    gateway.until_logged("the store does not answer").await;
     redis.signal(Signal::CONT);
     eventually_within(Duration::from_secs(4), "it is asked again", async || {
         (asked(&gateway, "/new", cookie).await.0 == 401).then_some(())
     })
     .await;
+    gateway.until_logged("the store answers again").await;
 
     redis.command(&["CLIENT", "PAUSE", "200", "ALL"]);
     let started = Instant::now();
@@ -324,6 +326,13 @@ async fn garbage_lets_nobody_in_and_stops_nothing() {
     assert_eq!(asked(&gateway, "/new", "PHPSESSID=good").await.1["user"], "7");
     let unreadable = [("check", "login"), ("reason", "unreadable")];
     gateway.until_metric("strangler_check_refused_total", &unreadable, 4.0).await;
+
+    // Where there is a legacy side, that one is asked, and it can be seen that it was.
+    assert_eq!(asked(&gateway, "/old", "PHPSESSID=cut").await.0, 200);
+    gateway.until_metric("strangler_check_undecided_total", &unreadable, 1.0).await;
+    let told = gateway.until_records(7).await.pop().unwrap();
+    assert_eq!((&told["check"], &told["undecided"]), (&"login".into(), &"unreadable".into()));
+    assert!(told["refused"].is_null() && told["side"] == "legacy", "{told}");
 }
 
 #[tokio::test]
@@ -436,7 +445,7 @@ async fn a_database_is_reached_by_tls_if_it_is_the_one_that_was_meant() {
     assert!(code == 0 && out.contains(&format!("localhost:{}/blog/wp_users answers", database.port())), "{out}");
     for (host, ca) in [("localhost", foreign.path()), ("127.0.0.1", dir.path())] {
         let (code, out) = probed(host, ca);
-        assert!(code == 1 && out.contains("cannot be reached") && out.contains("certificate"), "{out}");
+        assert!(code == 1 && out.contains("cannot be used") && out.contains("certificate"), "{out}");
     }
 }
 
@@ -477,7 +486,7 @@ async fn a_probe_says_which_store_is_not_there() {
     let (code, out, _) = run(&["check", "--probe"], dir.path());
     assert_eq!(code, 1, "{out}");
     assert!(out.contains(&format!("check a: redis://{} answers", redis.address())), "{out}");
-    assert!(out.contains(&format!("check b: redis://127.0.0.1:{absent} cannot be reached")), "{out}");
+    assert!(out.contains(&format!("check b: redis://127.0.0.1:{absent} cannot be used")), "{out}");
     assert_eq!(run(&["check"], dir.path()).0, 0);
     write(redis.port());
     assert_eq!(run(&["check", "--probe"], dir.path()).0, 0);

@@ -331,21 +331,35 @@ async fn without_its_redis_a_gateway_decides_alone_where_it_may() {
     assert_eq!(answers, [401, 200, 401]);
 }
 
-#[test]
-fn a_probe_tries_the_stores_of_nonces() {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_tries_whether_a_store_keeps_nonces() {
     let dir = temp_dir("probe");
-    let absent = free_port();
     std::fs::write(dir.path().join("key"), SECRET).unwrap();
-    let text = format!(
-        "[listen]\nhttp = \"127.0.0.1:0\"\n[upstream.app]\nhttp = \"http://127.0.0.1:1\"\n\
-         [check.signed]\nkind = \"signature\"\nkeys = {{ shop-app = {{ file = \"key\" }} }}\n\
-         nonces = \"redis://127.0.0.1:{absent}\"\n\
-         [[route]]\npath = \"/\"\nlegacy = \"app\"\ncheck = [\"signed\"]\n"
-    );
-    std::fs::write(dir.path().join("routes.toml"), text).unwrap();
-    let (code, out, _) = run(&["check", "--probe"], dir.path());
-    assert_eq!(code, 1, "{out}");
-    assert!(out.contains(&format!("check signed: redis://127.0.0.1:{absent} cannot be reached")), "{out}");
+    let probed = |store: &str| {
+        let text = format!(
+            "[listen]\nhttp = \"127.0.0.1:0\"\n[upstream.app]\nhttp = \"http://127.0.0.1:1\"\n\
+             [check.signed]\nkind = \"signature\"\nkeys = {{ shop-app = {{ file = \"key\" }} }}\n\
+             nonces = \"{store}\"\n[[route]]\npath = \"/\"\nlegacy = \"app\"\ncheck = [\"signed\"]\n"
+        );
+        std::fs::write(dir.path().join("routes.toml"), text).unwrap();
+        let (code, out, _) = run(&["check", "--probe"], dir.path());
+        (code, out.lines().last().unwrap_or_default().to_owned())
+    };
+    let absent = format!("redis://127.0.0.1:{}", free_port());
+    let (code, told) = probed(&absent);
+    assert!(code == 1 && told.starts_with(&format!("check signed: {absent} cannot be used")), "{told}");
+
+    let redis = redis().await;
+    let store = format!("redis://{}", redis.address());
+    assert_eq!(probed(&store), (0, format!("check signed: {store} answers")));
+    redis.command(&["CONFIG", "SET", "maxmemory", "100mb"]);
+    redis.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    let (code, told) = probed(&store);
+    assert!(code == 1 && told.ends_with("its maxmemory-policy is allkeys-lru, and has to be noeviction"), "{told}");
+    redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    redis.command(&["ACL", "SETUSER", "default", "-set"]);
+    let (code, told) = probed(&store);
+    assert!(code == 1 && told.contains("permission"), "{told}");
 }
 
 // curl is waited for on this thread; the side it asks needs another.
@@ -375,4 +389,16 @@ async fn the_command_sign_makes_requests_that_the_gateway_accepts() {
     let curl = text.lines().find(|line| line.starts_with("curl ")).unwrap();
     let status = printed("sh", &["-c", &format!("{curl} -s -o /dev/null -w '%{{http_code}}'")]);
     assert_eq!(status, "200", "{curl}");
+}
+
+// curl is waited for on this thread; the side it asks needs another.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_sign_signs_messages_for_a_host_with_a_port() {
+    let edge = signed("scheme = \"rfc9421\"").await;
+    let table = edge.gateway.table().to_str().unwrap();
+    let (_, text, err) =
+        run(&["sign", "-c", table, "signed", "GET", &edge.gateway.url("/cart?sku=1")], edge.gateway.dir());
+    let curl = text.lines().find(|line| line.starts_with("curl ")).unwrap_or_else(|| panic!("{text}{err}"));
+    let status = printed("sh", &["-c", &format!("{curl} -s -o /dev/null -w '%{{http_code}}'")]);
+    assert_eq!(status, "200", "{text}");
 }

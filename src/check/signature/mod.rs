@@ -459,7 +459,9 @@ fn sign_message(profile: &Profile, keys: &MessageKeys, unsigned: &mut Unsigned) 
     insert(&mut unsigned.head, "signature-input", &input)?;
     insert(&mut unsigned.head, "signature", "sig1=:AAAA:")?;
     if !unsigned.head.headers.contains_key(HOST) {
-        insert(&mut unsigned.head, "host", &unsigned.host.clone())?;
+        // With the port, where the target names one: it is part of `@authority`.
+        let authority = unsigned.head.uri.authority().map(|authority| authority.as_str().to_owned());
+        insert(&mut unsigned.head, "host", authority.as_deref().unwrap_or(&unsigned.host.clone()))?;
     }
     let message = message(&unsigned.head, unsigned.head.uri.scheme_str() == Some("https"));
     let signed = rfc9421::read(&message, profile.tag.as_deref()).map_err(|unread| refused(unread.into()))?;

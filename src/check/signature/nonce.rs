@@ -29,8 +29,6 @@ use crate::http::hex;
 pub(super) const LEAD: u64 = 5;
 /// A store keeps nonces for longer than a request can be good, by what clocks of gateways may differ.
 const SPARE: Duration = Duration::from_secs(60);
-/// …and for as long as a window of so many seconds asks for, so that one that is made larger revives nothing.
-const LEAST_WINDOW: u64 = 600;
 /// What comes before a nonce in a store.
 const PREFIX: &str = "strangler:nonce:";
 
@@ -157,8 +155,7 @@ impl Nonces {
         let Some(store) = &self.store else { return Ok(self.memory.since) };
         let key = format!("{PREFIX}{}", hex::text(&mark.to_be_bytes()));
         // Good until the window is over, from a timestamp that is ahead by as much.
-        let window = self.window.max(LEAST_WINDOW);
-        let ttl = Duration::from_secs(window.saturating_mul(2)).saturating_add(SPARE);
+        let ttl = Duration::from_secs(self.window.saturating_mul(2)).saturating_add(SPARE);
         match (store.set_if_absent(&key, ttl).await, self.on_store_down) {
             (Ok(true), _) => Ok(seconds(store.whole_since()).max(self.asked_since)),
             (Ok(false), _) => Err(Step::Replay),

@@ -2,6 +2,7 @@
 //!
 //! Shared by all workers. As long as all is well it is read and never written, so that no cache line moves.
 
+use std::fmt::Display;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -42,20 +43,22 @@ impl Breaker {
         self.until.load(Ordering::Relaxed) == 0
     }
 
-    pub(super) fn succeeded(&self) {
+    /// An operation was answered; `store` is who, for the log.
+    pub(super) fn succeeded(&self, store: &dyn Display) {
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
         }
-        if !self.is_closed() {
-            self.until.store(0, Ordering::Relaxed);
+        if !self.is_closed() && self.until.swap(0, Ordering::Relaxed) != 0 {
+            tracing::warn!(%store, "the store answers again");
         }
     }
 
-    pub(super) fn failed(&self, now: Instant) {
+    /// An operation failed; `store` is whose, for the log.
+    pub(super) fn failed(&self, store: &dyn Display, now: Instant) {
         let failures = self.failures.load(Ordering::Relaxed).saturating_add(1);
         self.failures.store(failures, Ordering::Relaxed);
-        if failures >= FAILURES && self.is_closed() {
-            self.until.store(self.after(now, PAUSE), Ordering::Relaxed);
+        if failures >= FAILURES && self.is_closed() && self.until.swap(self.after(now, PAUSE), Ordering::Relaxed) == 0 {
+            tracing::warn!(%store, "the store does not answer, or not in time; it is asked once a second until it does");
         }
     }
 
@@ -73,17 +76,17 @@ mod tests {
     fn five_failures_in_a_row_open_it_and_one_probe_a_second_closes_it() {
         let breaker = Breaker::default();
         let at = |millis| breaker.origin + Duration::from_millis(millis);
-        (0..4).for_each(|_| breaker.failed(at(10)));
-        breaker.succeeded();
-        (0..4).for_each(|_| breaker.failed(at(20)));
+        (0..4).for_each(|_| breaker.failed(&"redis", at(10)));
+        breaker.succeeded(&"redis");
+        (0..4).for_each(|_| breaker.failed(&"redis", at(20)));
         assert!(breaker.admits(|| at(20)));
-        breaker.failed(at(20));
+        breaker.failed(&"redis", at(20));
         assert!(!breaker.is_closed() && !breaker.admits(|| at(1019)));
         let probes = |millis| (0..100).filter(|_| breaker.admits(|| at(millis))).count();
         assert_eq!((probes(1020), probes(1500), probes(2019)), (1, 0, 0));
-        breaker.failed(at(1070));
+        breaker.failed(&"redis", at(1070));
         assert_eq!((probes(2019), probes(2020)), (0, 1));
-        breaker.succeeded();
+        breaker.succeeded(&"redis");
         assert_eq!(probes(2021), 100);
     }
 }

@@ -263,10 +263,11 @@ impl Store {
         self.figures.totals()
     }
 
-    /// Tries to reach the store, taking its time; what is wrong, if something is.
-    pub(crate) async fn probe(&self) -> Result<(), String> {
+    /// Tries to reach the store, taking its time; what is wrong, if something is, with it as a place for nonces or for
+    /// sessions.
+    pub(crate) async fn probe(&self, for_nonces: bool) -> Result<(), String> {
         match &self.backend.kind {
-            Kind::Redis(redis) => redis.probe().await,
+            Kind::Redis(redis) => redis.probe(for_nonces).await,
             Kind::Mysql(mysql) => mysql.probe().await,
             Kind::PhpFiles(folder) => files::probe(folder),
             Kind::Memory(_) => Ok(()),

@@ -151,9 +151,9 @@ impl Mysql {
         });
         let read = read.await;
         match read {
-            Err(Failed::Error | Failed::Timeout) => self.breaker.failed(Instant::now()),
+            Err(Failed::Error | Failed::Timeout) => self.breaker.failed(&self.address, Instant::now()),
             // What the server refuses, or has in a form of no use, is an answer too.
-            _ => self.breaker.succeeded(),
+            _ => self.breaker.succeeded(&self.address),
         }
         read
     }

@@ -11,6 +11,7 @@ mod address;
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
@@ -30,9 +31,12 @@ pub(crate) use self::address::RedisAddress;
 use self::address::Topology;
 use super::breaker::Breaker;
 use super::{Failed, IN_FLIGHT, LARGEST, in_time};
+use crate::check::clock;
 
 /// How long opening a connection may take: operations do not wait for all of it.
 const CONNECT: Duration = Duration::from_secs(1);
+/// A key that nobody has.
+const PROBE: &str = "strangler:probe";
 /// Operations in a row without an answer after which a connection is given up: packets may be going nowhere.
 const SILENCES: u32 = 3;
 
@@ -42,6 +46,8 @@ pub(super) struct Redis {
     own: ThreadLocal<RefCell<Own>>,
     // Written when a connection is opened, read by checks that must know what may have been lost.
     server: ArcSwapOption<Server>,
+    /// When the server's last refusal was logged, in seconds since 1970.
+    refused: AtomicU64,
 }
 
 /// What one worker has of it.
@@ -80,7 +86,13 @@ struct Server {
 
 impl Redis {
     pub(super) fn new(address: RedisAddress) -> Self {
-        Self { address, breaker: Breaker::default(), own: ThreadLocal::new(), server: ArcSwapOption::empty() }
+        Self {
+            address,
+            breaker: Breaker::default(),
+            own: ThreadLocal::new(),
+            server: ArcSwapOption::empty(),
+            refused: AtomicU64::new(0),
+        }
     }
 
     /// Reads a value, and never more of it than a session may have.
@@ -128,13 +140,25 @@ impl Redis {
         self.breaker.is_closed()
     }
 
-    /// Connects and asks for a sign of life, whatever the breaker says.
-    pub(super) async fn probe(&self) -> Result<(), String> {
+    /// Connects and asks for a sign of life, whatever the breaker says; of a place for nonces, all that they need.
+    pub(super) async fn probe(&self, for_nonces: bool) -> Result<(), String> {
         let answer = tokio::time::timeout(CONNECT * 2, async {
             let mut connection = connect(&self.address).await?.connection;
-            redis::cmd("GETRANGE").arg("strangler:probe").arg(0).arg(0).query_async::<Value>(&mut connection).await
+            if !for_nonces {
+                let mut read = redis::cmd("GETRANGE");
+                return read.arg(PROBE).arg(0).arg(0).query_async::<Value>(&mut connection).await.map(|_| None);
+            }
+            let mut set = redis::cmd("SET");
+            set.arg(PROBE).arg(1).arg("NX").arg("PX").arg(1).query_async::<Value>(&mut connection).await?;
+            let info: String = redis::cmd("INFO").arg("memory").query_async(&mut connection).await?;
+            let value = |name| info.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()));
+            // Without a limit nothing is evicted.
+            Ok(value("maxmemory_policy:").filter(|_| value("maxmemory:").is_some_and(|limit| limit != "0")))
         });
         match answer.await {
+            Ok(Ok(Some(policy))) if policy != "noeviction" => {
+                Err(format!("it may forget nonces: its maxmemory-policy is {policy}, and has to be noeviction"))
+            }
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("it gives no answer".to_owned()),
@@ -171,7 +195,7 @@ impl Redis {
         match command.query_async(&mut opened.connection.clone()).await {
             Ok(value) => {
                 self.own(|own| own.silences = 0);
-                self.breaker.succeeded();
+                self.breaker.succeeded(&self.address);
                 Ok(value)
             }
             Err(error) => Err(self.failed(&error, number)),
@@ -188,14 +212,27 @@ impl Redis {
             }
             // The server is well and says no: it is full, or this user may not, or the key is of another type.
             ErrorKind::Server(_) | ErrorKind::Extension => {
-                self.breaker.succeeded();
-                if error.code() == Some("WRONGTYPE") { Failed::Unfit } else { Failed::Refused }
+                self.breaker.succeeded(&self.address);
+                if error.code() == Some("WRONGTYPE") {
+                    return Failed::Unfit;
+                }
+                self.say_refused(error.code().unwrap_or("ERR"));
+                Failed::Refused
             }
             ErrorKind::UnexpectedReturnType => Failed::Unfit,
             _ => {
                 self.give_up(number);
                 Failed::Error
             }
+        }
+    }
+
+    /// Logs that the server refuses, once a minute: it does so for as long as nobody mends it.
+    fn say_refused(&self, code: &str) {
+        let (now, last) = (clock::now(), self.refused.load(Ordering::Relaxed));
+        let due = now >= last.saturating_add(60);
+        if due && self.refused.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            tracing::warn!(store = %self.address, code, "the server refuses an operation: OOM is that it is full, NOPERM that this user may not");
         }
     }
 
@@ -211,7 +248,7 @@ impl Redis {
                 }
             }),
         }
-        self.breaker.failed(Instant::now());
+        self.breaker.failed(&self.address, Instant::now());
     }
 
     /// This worker's link, and its number; opened if there is none.
