@@ -146,7 +146,7 @@ export class RouteSheet {
     this.showCurves();
     this.showDistribution(series.sides);
     this.list(this.refused, series.refused, "Nothing was refused.", ["Check", "Reason", "Count"], (one) => [one.check, one.reason, count(one.count)]);
-    const slowest = SIDES.flatMap((side) => (series.sides[side]?.slowest ?? []).map((one) => ({ side, ...one })));
+    const slowest = SIDES.flatMap((side) => series.slowest[side].map((one) => ({ side, ...one })));
     slowest.sort((one, other) => other.total_ms - one.total_ms);
     this.list(this.slowest, slowest.slice(0, 10), "None yet.", ["Took", "Waited", "Side", "Status", "Ended", "Request id"], (one) => [
       millis(one.total_ms), millis(one.queue_ms), h("span", { class: `side ${one.side}` }, one.side), String(one.status), clock(one.when), h("code", {}, one.request_id)]);
