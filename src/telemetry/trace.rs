@@ -414,16 +414,15 @@ mod tests {
         let collector = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (tracer, mut exporter) = tracer(WHOLE);
         exporter.endpoint = format!("http://{}/v1/traces", collector.local_addr().unwrap()).parse().unwrap();
-        let collecting = tokio::spawn(async move {
+        let collecting = async move {
             let (mut stream, _) = collector.accept().await.unwrap();
             assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
             stream.write_all(answer.as_bytes()).await.unwrap();
-        });
+        };
         tracer.finish(vec![Span::default()]);
         let dropped = Arc::clone(&exporter.dropped);
         drop(tracer);
-        exporter.run().await;
-        collecting.await.unwrap();
+        tokio::join!(collecting, exporter.run());
         dropped.load(Ordering::Relaxed)
     }
 }
