@@ -8,7 +8,7 @@ use axum::Router;
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use crate::support::browser::{Browser, DOWN, ENTER, ESCAPE, browser};
+use crate::support::browser::{Browser, DOWN, ENTER, ESCAPE, TAB, browser};
 use crate::support::gateway::Gateway;
 use crate::support::shop::shop;
 use crate::support::upstream::{service, upstream};
@@ -53,6 +53,9 @@ async fn an_operator_watches_flips_and_mends_on_the_page() {
     a_broken_file_shows_its_faults_until_it_is_mended(&gateway, &browser).await;
     a_flip_is_refused_when_the_file_changed_meanwhile(&gateway, &browser).await;
     a_route_is_opened_flipped_and_closed_with_the_keyboard_alone(&gateway, &browser).await;
+    the_skip_link_leads_to_the_table_and_changes_nothing(&gateway, &browser).await;
+    another_window_begins_another_trend(&gateway, &browser).await;
+    whoever_cannot_be_served_is_told_why(&gateway, &browser).await;
     what_is_shown_goes_stale_with_the_gateway(gateway, &browser).await;
     assert_eq!(browser.complaints().await, Vec::<String>::new());
     browser.close().await;
@@ -98,6 +101,10 @@ async fn a_broken_file_shows_its_faults_until_it_is_mended(gateway: &Gateway, br
     let faults = browser.text("#faults").await;
     assert!(faults.contains("serve = \"<b>nwe</b>\" # mine") && faults.contains("^^^^"), "{faults}");
     assert_eq!(gateway.ask("/cart").await.1, "new", "the running table stays in force");
+    browser.script(&format!("{}.querySelector('button.flip').click()", row("order")), json!([])).await;
+    browser.click("#flip button[type=submit]").await;
+    browser.until_text("#flip .problem", "the file on disk has faults; mend it first").await;
+    browser.press(ESCAPE).await;
     gateway.write_table(&good);
     browser.until("document.querySelector('#rejected').hidden").await;
 }
@@ -141,9 +148,50 @@ async fn a_route_is_opened_flipped_and_closed_with_the_keyboard_alone(gateway: &
     focused(browser, "order").await;
 }
 
+async fn the_skip_link_leads_to_the_table_and_changes_nothing(gateway: &Gateway, browser: &Browser) {
+    browser.open(&gateway.dashboard_at("/route/cart?q=ord&window=10m")).await;
+    browser.until_text("#route .figures", "points").await;
+    browser.until(&row("order")).await;
+    browser.press(TAB).await;
+    browser.until("document.activeElement.id === 'skip'").await;
+    browser.press(ENTER).await;
+    focused(browser, "order").await;
+    assert_eq!(browser.script("return location.hash", json!([])).await, "#/route/cart?q=ord&window=10m");
+    assert_eq!(browser.text("#route-title").await, "cart");
+}
+
+async fn another_window_begins_another_trend(gateway: &Gateway, browser: &Browser) {
+    browser.open(&gateway.dashboard_at("/")).await;
+    let points =
+        format!("({}?.querySelector('.line.new').getAttribute('d') ?? '').split(/[ML]/).length - 1", row("cart"));
+    browser.until(&format!("{points} >= 4")).await;
+    browser.script("document.querySelector('#window button:last-child').click()", json!([])).await;
+    browser.until(&format!("{points} < 3")).await;
+}
+
+async fn whoever_cannot_be_served_is_told_why(gateway: &Gateway, browser: &Browser) {
+    browser.open("about:blank").await;
+    // The place that the page had is free once its connection is seen to be gone.
+    let mut watching = Vec::new();
+    while watching.len() < 32 {
+        let answer = gateway.admin_request("GET", "/api/events").send().await.expect("an answer");
+        if answer.status() == 200 {
+            watching.push(answer);
+        }
+    }
+    browser.open(&format!("http://{}/#token=%zz", gateway.admin())).await;
+    browser.until_text("#state", "refused: too many listen already").await;
+    browser.until_text("#state-said", "refused").await;
+    drop(watching);
+    browser.until_text("#state", "live").await;
+    browser.until_text("#state-said", "live").await;
+    assert_eq!(browser.script("return location.hash", json!([])).await, "#/", "a token that is none is forgotten");
+}
+
 async fn what_is_shown_goes_stale_with_the_gateway(gateway: Gateway, browser: &Browser) {
     drop(gateway);
     browser.until_text("#state", "stale").await;
+    assert_eq!(browser.text("#state-said").await, "stale", "what changes every second is not said aloud");
 }
 
 #[tokio::test]
@@ -273,6 +321,12 @@ async fn the_page_fits_desk_and_phone_in_light_and_dark() {
     browser.open(&shop.legacy.dashboard_at("/?sort=-qps.new")).await;
     browser.until(&row("products")).await;
     seen("dashboard-phone.png").await;
+    let names = "const sort = document.getElementById('sort'); sort.value = 'name'; sort.dispatchEvent(new Event('change')); \
+                 return [sort.offsetHeight > 0, ...[...document.querySelectorAll('#body .name')].map((one) => one.innerText)]";
+    let names = browser.script(names, json!([])).await;
+    let names = names.as_array().expect("a list");
+    assert_eq!(names[0], true, "the choice is in sight");
+    assert!(names[1..].is_sorted_by_key(|name| name.as_str().expect("a name").to_lowercase()), "{names:?}");
     browser.close().await;
 }
 

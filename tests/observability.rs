@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::http::{StatusCode, Uri};
 use axum::routing::{get, post};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -45,7 +46,10 @@ struct Everything {
 }
 
 async fn everything(php: &Php, collector: &str) -> Everything {
-    let new = service(Router::new().fallback(get(|| async { "new" }))).await;
+    let new = service(Router::new().fallback(get(async |uri: Uri| {
+        if uri.query() == Some("status=500") { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK }
+    })))
+    .await;
     let (redis, secrets) = (redis().await, temp_dir("secrets"));
     let key = secrets.path().join("shop");
     std::fs::write(&key, "s3cret\n").expect("a key");
@@ -70,8 +74,11 @@ async fn everything(php: &Php, collector: &str) -> Everything {
 }
 
 async fn traffic(gateway: &Gateway) {
-    for path in ["/answer.php", "/answer.php?status=500", "/slow.php?ms=20", "/closed", "/signed", "/gone", "/health"] {
+    for path in ["/answer.php", "/slow.php?ms=20", "/closed", "/signed", "/gone", "/health"] {
         gateway.get(path).await;
+    }
+    for _ in 0..10 {
+        gateway.get("/answer.php?status=500").await;
     }
     let member = gateway.request("GET", "/member.php").header("cookie", "PHPSESSID=0123456789abcdef");
     assert_eq!(member.send().await.expect("an answer").status(), 200, "PHP decides");
@@ -112,6 +119,43 @@ async fn every_format_of_the_metrics_satisfies_a_strict_reader() {
 
 /// What no test waits for: that a pool fills is foreseen from a quarter of an hour of its demand.
 const ONLY_IN_TIME: [&str; 1] = ["strangler_upstream_saturation_seconds"];
+/// Requests for a rule to say anything of a side's P99.
+const ENOUGH: usize = 600;
+
+/// The cart is flipped after an hour, and slower from then on; of the few requests of the imprint one fails, of those
+/// of the basket all. The pool's trend is lost for a while, and the file is mended.
+const STORY: &str = r#"
+    input_series:
+      - { series: 'strangler_route_latency_seconds{route="cart",side="legacy",quantile="0.99"}', values: "0.1x60 2 stale" }
+      - { series: 'strangler_route_latency_seconds{route="cart",side="new",quantile="0.99"}', values: "_x61 0.2x60" }
+      - { series: 'strangler_requests_total{route="cart",side="new",status="2xx"}', values: "_x61 0+200x60" }
+      - { series: 'strangler_requests_total{route="imprint",side="new",status="2xx"}', values: "0+1x120" }
+      - { series: 'strangler_requests_total{route="imprint",side="new",status="5xx"}', values: "0x80 1x40" }
+      - { series: 'strangler_requests_total{route="basket",side="new",status="5xx"}', values: "0x75 0+2x45" }
+      - { series: 'strangler_upstream_saturation_seconds{upstream="php"}', values: "900x70 stale" }
+      - { series: 'strangler_config_file_rejected', values: "0x10 1x69 0x40" }
+    promql_expr_test:
+      - expr: count by (alertname, route) (ALERTS{alertstate="firing"})
+        eval_time: 78m
+        exp_samples:
+          - { labels: '{alertname="StranglerFileRejected"}', value: 1 }
+          - { labels: '{alertname="StranglerNewSideSlower",route="cart"}', value: 1 }
+          - { labels: '{alertname="StranglerUpstreamFills"}', value: 1 }
+      - expr: count by (alertname, route) (ALERTS{alertstate="firing"})
+        eval_time: 85m
+        exp_samples:
+          - { labels: '{alertname="StranglerNewSideFails",route="basket"}', value: 1 }
+          - { labels: '{alertname="StranglerNewSideSlower",route="cart"}', value: 1 }
+"#;
+
+#[test]
+fn the_rules_wake_an_operator_for_what_matters_and_not_for_chance() {
+    let dir = temp_dir("rules");
+    let (story, rules) = (dir.path().join("story.yml"), repository("docs/observability/alerts.yml"));
+    std::fs::write(&story, format!("rule_files: [\"{}\"]\ntests:\n  - interval: 1m{STORY}", rules.display()))
+        .expect("the story");
+    content(Command::new("promtool").args(["test", "rules"]).arg(story), b"");
+}
 
 #[tokio::test]
 async fn every_query_of_the_dashboard_and_the_rules_has_data() {
@@ -130,6 +174,11 @@ async fn every_query_of_the_dashboard_and_the_rules_has_data() {
     traffic(&gateway).await;
     prometheus.until("strangler_requests_total{route=\"page\",side=\"new\"} > 0").await;
     traffic(&gateway).await;
+    let mut connection = Connection::open(gateway.address()).await;
+    for _ in 0..ENOUGH {
+        connection.send("GET /page HTTP/1.1\r\nHost: shop.test\r\n\r\n").await;
+        assert_eq!(connection.answer("GET").await.expect("an answer").status, 200);
+    }
     prometheus.until("rate(strangler_requests_total{route=\"page\",side=\"new\"}[1m]) > 0").await;
 
     let text = std::fs::read_to_string(repository("docs/observability/grafana.json")).expect("the dashboard");

@@ -103,7 +103,7 @@ impl Admin {
     pub(super) fn event(&self, question: Question) -> Bytes {
         let table = self.table.current();
         let mut told = compare::answer(&table, question);
-        routes::merge(&mut told, json!({ "upstreams": upstreams::shown(&table) }));
+        routes::merge(&mut told, json!({ "upstreams": upstreams::shown(&table, &self.costs.known()) }));
         routes::merge(&mut told, routes::reloads_shown(&self.reloads.snapshot()));
         // JSON has no line ends but escaped ones, so that an event is one line of data.
         format!("data: {told}\n\n").into()

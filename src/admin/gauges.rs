@@ -23,6 +23,7 @@ pub(super) fn of(table: &RouteTable, reloads: &Reloads, costs: &Known) -> Gauges
         generation: table.generation,
         reloads_accepted: reloads.accepted,
         reloads_rejected: reloads.rejected,
+        file_rejected: reloads.last_rejected.is_some(),
         routes: table
             .routes
             .iter()

@@ -18,8 +18,11 @@ pub(super) fn answer(table: &RouteTable, costs: &Known, question: Question) -> V
     let [legacy, new] = [Side::Legacy, Side::New].map(|side| over_all(table, side, question));
     let (ratio, confidence) = compare::fairly(legacy.as_ref(), new.as_ref());
     let mut report = compare::answer(table, question);
+    let at = SystemTime::now();
+    let since = [&legacy, &new].into_iter().flatten().filter_map(|of| at.checked_sub(of.span)).min();
     let beside = [
-        ("at", json!(rfc3339(SystemTime::now()))),
+        ("at", json!(rfc3339(at))),
+        ("since", json!(since.map(rfc3339))),
         ("sides", json!({ "legacy": side(legacy, costs.legacy), "new": side(new, costs.new) })),
         ("ratio", ratio),
         ("confidence", confidence),
@@ -91,6 +94,7 @@ mod tests {
         assert_eq!((&legacy["mean_ms"], &legacy["memory_bytes"]), (&json!(20.0), &json!(7 << 20)));
         assert!(legacy["qps"].is_number() && legacy["p99_ms"].is_number() && report["at"].is_string());
         assert_eq!(report["confidence"]["p99"]["verdict"], "faster");
+        assert_eq!(report["since"], report["at"], "the gateway has just started");
         assert_eq!((&report["window"], &report["routes"][0]["name"]), (&json!("1h"), &json!("order")));
         assert_eq!(report["upstreams"][0]["kind"], "handler");
     }

@@ -32,6 +32,7 @@ pub(super) fn answer(table: &RouteTable, reloads: &Reloads, name: &str, question
             "legacy": side(route, legacy, of_legacy, question, now),
             "new": side(route, new, of_new, question, now),
         },
+        "slowest": { "legacy": slowest(route, Side::Legacy, now), "new": slowest(route, Side::New, now) },
         "refused": refused(route),
         "flips": routes::flips(reloads, |of| of == name),
     }))
@@ -71,16 +72,18 @@ fn side(
         .buckets()
         .map(|(from, to, count)| json!({ "from_ms": millis(from), "to_ms": millis(to), "count": count }))
         .collect();
-    let slowest: Vec<Value> =
-        route.stats.slowest(side, now.instant).iter().map(|slow| shown(slow, now.system(slow.ended))).collect();
     Some(json!({
         "requests": column(|point| json!(point.requests), json!(0)),
         "errors": column(|point| json!(point.errors), json!(0)),
         "p50_ms": column(|point| json!(point.p50.map(millis)), Value::Null),
         "p99_ms": column(|point| json!(point.p99.map(millis)), Value::Null),
         "distribution": distribution,
-        "slowest": slowest,
     }))
+}
+
+/// Of the last ten minutes, whatever the window: after a flip, of a side that is idle by now.
+fn slowest(route: &Route, side: Side, now: Moment) -> Vec<Value> {
+    route.stats.slowest(side, now.instant).iter().map(|slow| shown(slow, now.system(slow.ended))).collect()
 }
 
 fn shown(slow: &Slow, when: SystemTime) -> Value {
@@ -127,8 +130,24 @@ mod tests {
         assert_eq!((columns("new", "requests"), columns("new", "errors")), (json!([1, 0]), json!([1, 0])));
         assert_eq!(columns("legacy", "p99_ms")[0], Value::Null);
         assert_eq!(columns("legacy", "distribution")[0]["count"], 1);
-        let slow = &columns("new", "slowest")[0];
+        let slow = &series["slowest"]["new"][0];
         assert_eq!((&slow["request_id"], &slow["status"], &slow["total_ms"]), (&json!("r1"), &json!(500), &json!(5.0)));
         assert!(answer(&table, &admin.reloads.snapshot(), "absent", question).is_none());
+    }
+
+    #[test]
+    fn the_slowest_of_a_side_that_is_idle_by_now_are_told() {
+        let admin = Admin::for_test();
+        let table = admin.table.current();
+        let stats = &table.routes[0].stats;
+        stats.count_for_tests(Side::Legacy, 200, Duration::from_millis(20));
+        let start = Instant::now();
+        for slice in 1..=8 {
+            stats.tick(start + Duration::from_secs(10) * slice);
+        }
+        let series = answer(&table, &admin.reloads.snapshot(), "order", Question::read(None).unwrap()).unwrap();
+        assert_eq!((&series["window"], &series["sides"]["legacy"]), (&json!("1m"), &Value::Null));
+        assert_eq!(series["slowest"]["legacy"][0]["total_ms"], 20.0);
+        assert_eq!(series["slowest"]["new"], json!([]));
     }
 }

@@ -54,7 +54,7 @@ fn refused(error: &FlipError) -> Refused {
     let why = with_causes(error);
     match error {
         FlipError::UnknownRoute { .. } => Refused::NoRoute(why),
-        FlipError::BadServe { .. } | FlipError::Rejected(_) => Refused::Faulty(why),
+        FlipError::BadServe { .. } | FlipError::Rejected(_) | FlipError::Faulty(_) => Refused::Faulty(why),
         FlipError::ChangedMeanwhile | FlipError::NotAsSeen(_) => Refused::Changed(why),
         FlipError::Write { .. } => Refused::Failed(why),
     }

@@ -143,8 +143,11 @@ pub(super) struct Route {
 /// The comparison, and both sides over all routes.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Report {
-    #[serde(deserialize_with = "text")]
-    pub(super) at: String,
+    #[serde(deserialize_with = "moment")]
+    pub(super) at: Timestamp,
+    /// Of when the oldest figures are; a gateway that runs for less than the window has none of before.
+    #[serde(deserialize_with = "moment_or_none")]
+    pub(super) since: Option<Timestamp>,
     #[serde(flatten)]
     pub(super) all: Compared,
     #[serde(flatten)]
@@ -212,6 +215,11 @@ fn texts<'de, D: Deserializer<'de>>(told: D) -> Result<Vec<String>, D::Error> {
 
 fn moment<'de, D: Deserializer<'de>>(told: D) -> Result<Timestamp, D::Error> {
     String::deserialize(told)?.parse().map_err(D::Error::custom)
+}
+
+fn moment_or_none<'de, D: Deserializer<'de>>(told: D) -> Result<Option<Timestamp>, D::Error> {
+    let told = Option::<String>::deserialize(told)?;
+    told.map(|moment| moment.parse().map_err(D::Error::custom)).transpose()
 }
 
 #[cfg(test)]

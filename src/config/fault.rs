@@ -160,7 +160,13 @@ impl<'t> Sheet<'t> {
             return Ok(self.warnings.into_inner());
         }
         faults.sort_by_key(|(at, _)| *at);
-        let list = faults.into_iter().map(|(_, fault)| fault).collect();
+        // What several routes inherit is read for each of them, and is one fault all the same.
+        let mut list: Vec<Fault> = Vec::new();
+        for (_, fault) in faults {
+            if !list.contains(&fault) {
+                list.push(fault);
+            }
+        }
         Err(Faults { file: self.path.to_owned(), list, more: self.more.get() })
     }
 
@@ -240,12 +246,21 @@ mod tests {
     #[test]
     fn only_so_many_faults_are_kept_but_all_are_counted() {
         let sheet = Sheet::new(Path::new("f"), "x");
-        for _ in 0..250 {
-            sheet.fault(0..1, "bad", "");
+        for n in 0..250 {
+            sheet.fault(0..1, format!("bad {n}"), "");
         }
         let faults = sheet.verdict().unwrap_err();
         assert_eq!(faults.count(), 250);
         assert!(faults.to_string().ends_with("… and 150 more\n250 faults"));
+    }
+
+    #[test]
+    fn what_is_found_twice_is_one_fault() {
+        let sheet = Sheet::new(Path::new("f"), "x y");
+        for (at, message) in [(0, "bad"), (0, "odd"), (0, "bad"), (2, "bad")] {
+            sheet.fault(at..at + 1, message, "");
+        }
+        assert_eq!(sheet.verdict().unwrap_err().count(), 3);
     }
 
     #[test]

@@ -53,6 +53,9 @@ pub(crate) enum FlipError {
     /// The file has faults, or would have.
     #[error("the file would not load, so it is left as it is\n{0}")]
     Rejected(Faults),
+    /// It is not the file that whoever flips has seen, and would not load as it is.
+    #[error("the file on disk has faults; mend it first\n{0}")]
+    Faulty(Faults),
     /// Somebody else wrote it in between.
     #[error("the file was changed by somebody else meanwhile; try again")]
     ChangedMeanwhile,
@@ -91,6 +94,8 @@ pub(crate) fn flip(
     routes::serve_word(serve).map_err(|(message, remedy)| FlipError::BadServe { message, remedy })?;
     let before = read(path, NAME_IT).map_err(FlipError::Rejected)?;
     if seen.is_some_and(|seen| seen != source::hash(&before)) {
+        // To look again helps only who is then shown another file: one with faults never comes into force.
+        parse(path, &before, known).map_err(FlipError::Faulty)?;
         return Err(FlipError::NotAsSeen(path.display().to_string()));
     }
     let edit = edit(path, &before, route, known)?;
@@ -365,6 +370,12 @@ path = \"/{*rest}\"
         let error = flip(&path, "order", "new", seen, &fixture.known()).unwrap_err();
         assert!(matches!(error, FlipError::NotAsSeen(_)), "{error}");
         assert!(std::fs::read_to_string(&path).unwrap().ends_with("# mine\n"));
+        std::fs::write(&path, FILE.replace("http://", "htp://")).unwrap();
+        let error = flip(&path, "order", "new", seen, &fixture.known()).unwrap_err().to_string();
+        assert!(
+            error.starts_with("the file on disk has faults; mend it first\n") && error.contains("htp://"),
+            "{error}"
+        );
         std::fs::write(&path, FILE).unwrap();
         assert!(flip(&path, "order", "new", seen, &fixture.known()).unwrap().changed);
     }

@@ -15,10 +15,10 @@ use super::counters::{
 use super::family::{Histogram, Labels, Value};
 use super::metrics::{
     APART, BUILD, BYTES_IN, BYTES_OUT, CHECK_CACHE, CHECK_PARITY, CHECK_REFUSED, CHECK_STORE_OPERATIONS,
-    CHECK_STORE_SECONDS, CHECK_STORE_UP, CHECK_UNDECIDED, CONNECTIONS, CPU, DURATION, Format, GENERATION, Gauges,
-    IN_FLIGHT, KEY_USED, LOG_DROPPED, MEMORY, Metric, QUANTILE, REFUSED, RELOADS, REQUESTS, SATURATION, SERVE, SERVICE,
-    SIDE_CPU, SIDE_MEMORY, STALLS, TRACES_DROPPED, UPSTREAM_CONNECTIONS, UPSTREAM_FAILURES, UPSTREAM_QUEUE,
-    UPSTREAM_QUEUE_SECONDS,
+    CHECK_STORE_SECONDS, CHECK_STORE_UP, CHECK_UNDECIDED, CONNECTIONS, CPU, DURATION, FILE_REJECTED, Format,
+    GENERATION, Gauges, IN_FLIGHT, KEY_USED, LOG_DROPPED, MEMORY, Metric, QUANTILE, REFUSED, RELOADS, REQUESTS,
+    SATURATION, SERVE, SERVICE, SIDE_CPU, SIDE_MEMORY, STALLS, TRACES_DROPPED, UPSTREAM_CONNECTIONS, UPSTREAM_FAILURES,
+    UPSTREAM_QUEUE, UPSTREAM_QUEUE_SECONDS,
 };
 use super::window::{Latency, Window};
 use super::{Side, Telemetry, protobuf, text};
@@ -268,6 +268,7 @@ impl Reading {
         numbers(out, &GENERATION, [([], self.gauges.generation)]);
         let reloads = [("accepted", self.gauges.reloads_accepted), ("rejected", self.gauges.reloads_rejected)];
         numbers(out, &RELOADS, reloads.map(|(result, count)| ([("result", result)], count)));
+        numbers(out, &FILE_REJECTED, [([], u64::from(self.gauges.file_rejected))]);
     }
 
     fn upstreams(&self, out: &mut Writer) {
@@ -413,6 +414,7 @@ mod tests {
             generation: 7,
             reloads_accepted: 6,
             reloads_rejected: 1,
+            file_rejected: true,
         }
     }
 
@@ -482,6 +484,7 @@ mod tests {
             "strangler_check_key_used_total{check=\"signed\",key=\"shop-app#2\"} 3",
             "strangler_config_generation 7",
             "strangler_config_reloads_total{result=\"rejected\"} 1",
+            "strangler_config_file_rejected 1",
             "strangler_upstream_connections{upstream=\"php\",state=\"in_use\"} 3",
             "strangler_upstream_queue{upstream=\"php\"} 2",
             "strangler_upstream_queue_seconds_count{upstream=\"php\"} 1",

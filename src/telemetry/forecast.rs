@@ -35,39 +35,44 @@ pub(crate) fn until_full(demand: &[f64], slots: f64) -> Option<Duration> {
     }
     let slope = rising(recent)?;
     let end = (recent.len() - 1) as f64;
-    let at_the_end: Vec<f64> = recent.iter().enumerate().map(|(at, value)| value + slope * (end - at as f64)).collect();
-    let level = median(&at_the_end);
-    let off: Vec<f64> = at_the_end.iter().map(|value| (value - level).abs()).collect();
+    let mut at_the_end: Vec<f64> =
+        recent.iter().enumerate().map(|(at, value)| value + slope * (end - at as f64)).collect();
+    let level = median(&mut at_the_end);
+    let mut off: Vec<f64> = at_the_end.iter().map(|value| (value - level).abs()).collect();
     // 1.48 median absolute deviations are the standard deviation of what is normally distributed.
-    let scatter = 1.48 * median(&off);
+    let scatter = 1.48 * median(&mut off);
     let minutes = (slots - level - SCATTER * scatter).max(0.0) / slope;
     Duration::try_from_secs_f64(minutes * 60.0).ok().filter(|until| *until <= FURTHEST)
 }
 
 /// The median slope between two of the values, a minute; `None` if they do not rise by more than chance.
 fn rising(values: &[f64]) -> Option<f64> {
-    let pairs = || {
-        values.iter().enumerate().flat_map(|(at, value)| {
-            values.iter().skip(at + 1).enumerate().map(move |(between, later)| (later - value, between + 1))
-        })
-    };
-    let rises: i32 = pairs().map(|(rise, _)| i32::from(rise > 0.0) - i32::from(rise < 0.0)).sum();
+    let mut slopes = Vec::with_capacity(values.len() * values.len() / 2);
+    let mut rises = 0;
+    for (at, earlier) in values.iter().enumerate() {
+        let mut minutes = 0.0;
+        for later in values.get(at + 1..).unwrap_or_default() {
+            minutes += 1.0;
+            rises += i32::from(later > earlier) - i32::from(later < earlier);
+            slopes.push((later - earlier) / minutes);
+        }
+    }
     let n = values.len() as f64;
     if f64::from(rises) <= SURE * (n * (n - 1.0) * (2.0 * n + 5.0) / 18.0).sqrt() {
         return None;
     }
-    let slope = median(&pairs().map(|(rise, minutes)| rise / minutes as f64).collect::<Vec<_>>());
-    (slope > 0.0).then_some(slope)
+    Some(median(&mut slopes)).filter(|slope| *slope > 0.0)
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    match (sorted.get(middle.wrapping_sub(1)), sorted.get(middle)) {
-        (Some(below), Some(above)) if sorted.len().is_multiple_of(2) => (below + above) / 2.0,
-        (_, middle) => middle.copied().unwrap_or(f64::NAN),
+/// Puts the values in another order.
+fn median(values: &mut [f64]) -> f64 {
+    if values.is_empty() {
+        return f64::NAN;
     }
+    let even = values.len().is_multiple_of(2);
+    let (below, middle, _) = values.select_nth_unstable_by(values.len() / 2, f64::total_cmp);
+    let largest_below = below.iter().copied().max_by(f64::total_cmp);
+    largest_below.filter(|_| even).map_or(*middle, |below| (below + *middle) / 2.0)
 }
 
 #[cfg(test)]
@@ -93,11 +98,11 @@ mod tests {
         false_alarms: usize,
     }
 
-    /// The rule of alert: less than this…
+    /// The rule of alert, StranglerUpstreamFills: less than this…
     const HORIZON: Duration = Duration::from_secs(20 * 60);
     /// …for so many minutes; and over when it was not for…
     const FOR: usize = 2;
-    /// …so many.
+    /// …so many: `keep_firing_for`.
     const OVER: usize = 10;
     /// Announced: the alarm is on so many minutes before.
     const AHEAD: usize = 15;
@@ -105,6 +110,8 @@ mod tests {
     /// five minutes at nine tenths of its slots.
     const GRACE: usize = 60;
     const NEAR: f64 = 0.9;
+    /// One seed alone may be lucky by two points.
+    const SEEDS: [u64; 10] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
 
     impl Pool {
         /// Of a course that is 1 where all slots are wanted. Demand scatters as that of a pool of independent
@@ -203,20 +210,22 @@ mod tests {
 
     #[test]
     fn most_saturations_are_announced_a_quarter_of_an_hour_ahead_with_few_false_alarms() {
-        let mut random = fastrand::Rng::with_seed(11);
+        let mut randoms = SEEDS.map(fastrand::Rng::with_seed);
         let mut all = Seen::default();
         type Story = fn(&mut fastrand::Rng) -> Pool;
         let stories: [(&str, Story, usize); 5] = [
-            ("ramps", |random| ramp(random, false), 200),
-            ("ramps with bursts", |random| ramp(random, true), 200),
-            ("days", |random| days(random, false), 40),
-            ("days with bursts", |random| days(random, true), 40),
-            ("bursts alone", steady, 40),
+            ("ramps", |random| ramp(random, false), 160),
+            ("ramps with bursts", |random| ramp(random, true), 160),
+            ("days", |random| days(random, false), 8),
+            ("days with bursts", |random| days(random, true), 8),
+            ("bursts alone", steady, 8),
         ];
         for (name, story, runs) in stories {
             let mut sum = Seen::default();
-            for _ in 0..runs {
-                add(&mut sum, &story(&mut random).watched());
+            for random in &mut randoms {
+                for _ in 0..runs {
+                    add(&mut sum, &story(random).watched());
+                }
             }
             println!(
                 "{name}: {} of {} saturations announced, {} of {} alarms false",
@@ -226,7 +235,13 @@ mod tests {
         }
         let announced = all.announced as f64 / all.saturations as f64;
         let wrong = all.false_alarms as f64 / all.alarms as f64;
-        println!("all: {:.1} % announced, {:.1} % false", announced * 100.0, wrong * 100.0);
-        assert!(all.saturations > 150 && announced >= 0.92 && wrong <= 0.05, "{announced} announced, {wrong} false");
+        println!(
+            "all: {:.1} % of {} announced, {:.1} % of {} alarms false",
+            announced * 100.0,
+            all.saturations,
+            wrong * 100.0,
+            all.alarms
+        );
+        assert!(all.saturations > 1_500 && announced >= 0.92 && wrong <= 0.05, "{announced} announced, {wrong} false");
     }
 }

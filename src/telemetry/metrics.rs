@@ -110,6 +110,8 @@ metrics! {
         "Number of the route table in force; rises with each swap";
     RELOADS = Counter "strangler_config_reloads_total" ["result"]
         "Route files that were accepted or rejected";
+    FILE_REJECTED = Gauge "strangler_config_file_rejected" []
+        "1 while the route file on disk has faults, so that it is not what serves, else 0";
     UPSTREAM_CONNECTIONS = Gauge "strangler_upstream_connections" ["upstream", "state"]
         "Connections to the upstream that are in_use or idle";
     UPSTREAM_QUEUE = Gauge "strangler_upstream_queue" ["upstream"]
@@ -154,6 +156,8 @@ pub(crate) struct Gauges {
     pub(crate) generation: u64,
     pub(crate) reloads_accepted: u64,
     pub(crate) reloads_rejected: u64,
+    /// The file on disk has faults.
+    pub(crate) file_rejected: bool,
 }
 
 /// An upstream's connections and queue.

@@ -5,6 +5,7 @@
 //! control plane's thread sends them in batches, as OTLP over HTTP; what the collector does not take
 //! is dropped and counted too. Without `[trace]` nothing of this exists.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -297,10 +298,14 @@ impl Exporter {
             .header(HOST, authority.as_str())
             .header(CONTENT_TYPE, "application/x-protobuf")
             .body(Full::new(Bytes::from(body)))?;
-        let answered = async { sender.send_request(request).await };
+        let mut answer = pin!(sender.send_request(request));
         let answer = tokio::select! {
-            answer = answered => answer?,
-            ended = connection => return Err(ended.err().map_or("the collector hung up".into(), BoxError::from)),
+            answer = answer.as_mut() => answer?,
+            ended = connection => {
+                // A connection that ends well may have been closed by the very answer.
+                ended?;
+                answer.await?
+            }
         };
         if answer.status().is_success() {
             Ok(())
@@ -331,6 +336,7 @@ fn message(batch: Vec<Vec<Span>>) -> ExportTraceServiceRequest {
 #[cfg(test)]
 mod tests {
     use ::http::HeaderValue;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -390,5 +396,33 @@ mod tests {
         drop(tracer);
         exporter.run().await;
         assert_eq!(dropped.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_collector_that_closes_once_it_has_answered_has_the_traces() {
+        for answer in ["HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\n"] {
+            assert_eq!(dropped_where_the_collector_answers(answer).await, 0, "{answer:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_collector_that_hangs_up_without_an_answer_has_not() {
+        assert_eq!(dropped_where_the_collector_answers("").await, 1);
+    }
+
+    async fn dropped_where_the_collector_answers(answer: &'static str) -> u64 {
+        let collector = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (tracer, mut exporter) = tracer(WHOLE);
+        exporter.endpoint = format!("http://{}/v1/traces", collector.local_addr().unwrap()).parse().unwrap();
+        let collecting = async move {
+            let (mut stream, _) = collector.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        };
+        tracer.finish(vec![Span::default()]);
+        let dropped = Arc::clone(&exporter.dropped);
+        drop(tracer);
+        tokio::join!(collecting, exporter.run());
+        dropped.load(Ordering::Relaxed)
     }
 }

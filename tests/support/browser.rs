@@ -16,6 +16,7 @@ use super::process::Process;
 use super::{eventually, free_port, temp_dir};
 
 /// Keys that no character stands for.
+pub const TAB: &str = "\u{E004}";
 pub const ENTER: &str = "\u{E007}";
 pub const ESCAPE: &str = "\u{E00C}";
 pub const DOWN: &str = "\u{E015}";

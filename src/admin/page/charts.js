@@ -66,6 +66,18 @@ function plot(host, height, options) {
   };
 }
 
+/** A legend whose markers are drawn as their lines are. */
+const legend = () => ({
+  live: true,
+  markers: {
+    width: (chart, series) => Math.round(chart.series[series].width) + 1,
+    dash: (chart, series) => {
+      const [length] = chart.series[series].dash ?? [];
+      return length === undefined ? "solid" : length < 4 ? "dotted" : "dashed";
+    },
+  },
+});
+
 const line = (side, label, width, dash) => ({
   label, stroke: colour(side), width, dash, points: { show: false }, spanGaps: false, value: (_, value) => millis(value),
 });
@@ -99,7 +111,7 @@ export function curves(host, flips) {
     flips().map(({ when, to }) => ({ at: Date.parse(when) / 1000, name: `→ ${to}`, stroke: colour(to === "new" ? "new" : "legacy") }));
   return plot(host, 230, () => ({
     cursor: { drag: { x: false, y: false } },
-    legend: { live: true },
+    legend: legend(),
     scales: { y: { range: (_, __, max) => [0, (max || 1) * 1.1] } },
     axes: axes({ space: 90, values: (_, splits) => splits.map((at) => new Date(at * 1000).toLocaleTimeString("en-GB")) }, { values: (_, splits) => splits.map((value) => millis(value)) }),
     series: [
@@ -127,6 +139,7 @@ export function distributions(host, figures) {
   });
   return plot(host, 200, () => ({
     cursor: { drag: { x: false, y: false } },
+    legend: legend(),
     scales: { x: { time: false, distr: 3 }, y: { range: (_, __, max) => [0, (max || 1) * 1.25] } },
     axes: axes({ values: (_, splits) => splits.map((value) => (value ? millis(value) : null)) }, { values: (_, splits) => splits.map((value) => `${value} %`) }),
     series: [{ label: "up to", value: (_, value) => millis(value) }, area("legacy", [5, 3]), area("new")],

@@ -13,7 +13,9 @@ export const token = {
   adopt() {
     const given = /^#token=([^&/]+)$/.exec(location.hash);
     if (!given) return;
-    token.set(decodeURIComponent(given[1]));
+    try {
+      token.set(decodeURIComponent(given[1]));
+    } catch { /* Mistyped: it is asked for when it is needed. */ }
     history.replaceState(null, "", "#/");
   },
 };

@@ -36,13 +36,23 @@ export function share(value) {
   return `${percent < 10 ? digits(percent, 2) : digits(percent, 1)} %`;
 }
 
+/** A difference of two shares, in points of a hundred. */
+export function points(value) {
+  const shown = Math.abs(value * 100).toFixed(2);
+  return `${shown === "0.00" ? "" : value > 0 ? "+" : "−"}${shown}`;
+}
+
 export function times(value) {
   return value === null || value === undefined ? NONE : `${value >= 10 ? digits(value, 1) : digits(value, 2)}×`;
 }
 
-/** How long ago, in the largest unit that fits. */
+/** How long ago. */
 export function ago(moment, now = Date.now()) {
-  const seconds = Math.max(0, (now - Date.parse(moment)) / 1000);
+  return span(Math.max(0, (now - Date.parse(moment)) / 1000));
+}
+
+/** So many seconds, in the largest unit that fits. */
+export function span(seconds) {
   if (!Number.isFinite(seconds)) return NONE;
   if (seconds < 60) return `${Math.floor(seconds)} s`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;

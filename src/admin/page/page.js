@@ -2,7 +2,7 @@
 
 import { at, attribute, h, text } from "./dom.js";
 import { askToken, confirmFlip, token } from "./flip.js";
-import { ago, count, millis, perSecond } from "./format.js";
+import { ago, count, millis, perSecond, span } from "./format.js";
 import { RouteSheet } from "./route.js";
 import { Stream } from "./stream.js";
 import { COLUMNS, Table } from "./table.js";
@@ -12,7 +12,7 @@ const STALE = 3500;
 
 const view = { route: null, q: "", sort: "", window: "1m", latency: "total" };
 const CHOICES = { window: ["1m", "10m", "1h"], latency: ["total", "service", "queue"] };
-const known = { file: "", generation: null, routes: new Map(), event: null, heard: 0, hash: null, upstreams: new Map() };
+const known = { file: "", generation: null, routes: new Map(), event: null, heard: 0, refusal: null, hash: null, upstreams: new Map() };
 
 const asked = () => new URLSearchParams({ window: view.window, latency: view.latency }).toString();
 
@@ -55,11 +55,16 @@ const table = new Table({
     // Figures are looked at from the largest down.
     const first = figures ? `-${key}` : key;
     const second = figures ? key : `-${key}`;
-    view.sort = view.sort === first ? second : view.sort === second ? "" : first;
-    write();
-    table.arrange(view.q, view.sort);
+    sort(view.sort === first ? second : view.sort === second ? "" : first);
   },
 });
+
+function sort(key) {
+  view.sort = key;
+  at("sort").value = key;
+  write();
+  table.arrange(view.q, view.sort);
+}
 
 const sheet = new RouteSheet({
   element: at("route"), asked, token: token.get, flipped: flip,
@@ -95,6 +100,7 @@ function flip(name) {
 async function heard(event) {
   known.event = event;
   known.heard = Date.now();
+  known.refusal = null;
   if (event.generation !== known.generation) await learn(event.generation);
   known.hash = event.loaded?.hash ?? null;
   sheet.remember(event);
@@ -134,11 +140,14 @@ function showFound() {
 
 function showState() {
   const silent = Date.now() - known.heard;
-  const stale = known.heard > 0 && silent > STALE;
-  document.body.classList.toggle("stale", stale);
-  const state = at("state");
-  attribute(state, "data-state", known.heard === 0 ? "waiting" : stale ? "stale" : "live");
-  text(state, known.heard === 0 ? "connecting" : stale ? `stale for ${Math.round(silent / 1000)} s` : "live");
+  const [state, words] = silent <= STALE ? ["live", "live"]
+    : known.refusal ? ["refused", `refused: ${known.refusal}`]
+      : known.heard === 0 ? ["waiting", "connecting"] : ["stale", `stale for ${Math.round(silent / 1000)} s`];
+  document.body.classList.toggle("stale", known.heard > 0 && state !== "live");
+  attribute(at("state"), "data-state", state);
+  text(at("state"), words);
+  // Said aloud when it changes, not every second that it lasts.
+  text(at("state-said"), state === "stale" ? "stale" : words);
   if (known.event) {
     text(at("table-state"), `generation ${known.event.generation}, loaded ${ago(known.event.loaded?.when)} ago`);
     at("table-state").title = known.file;
@@ -192,11 +201,12 @@ function upstreamCard({ name, kind, limit }) {
   const use = h("b", {});
   const queue = h("span", {});
   const wait = h("span", {});
+  const full = h("span", {});
   const failures = h("span", { class: "bad" });
   const element = h("li", { "data-name": name },
     h("p", {}, h("strong", {}, name), h("span", { class: "kind" }, KINDS[kind] ?? kind)),
     limit && h("span", { class: "meter", "aria-hidden": "true" }, fill),
-    h("p", { class: "facts" }, use, queue, wait, failures));
+    h("p", { class: "facts" }, use, queue, wait, full, failures));
   const past = [];
   return { element, show(upstream) {
     past.push([upstream.waits, upstream.wait_seconds, upstream.failures]);
@@ -208,12 +218,17 @@ function upstreamCard({ name, kind, limit }) {
     text(use, limit ? `${upstream.in_use} of ${limit} in use` : `${upstream.in_use} in use, ${upstream.idle} idle`);
     text(queue, kind === "php" ? `${count(upstream.waiting)} queued` : "");
     text(wait, kind === "php" && now > waits ? `wait ${millis(((total - seconds) / (now - waits)) * 1000)}` : "");
+    const filling = upstream.saturation_seconds;
+    text(full, filling === null ? "" : filling === 0 ? "full" : `full in ${span(filling)}`);
     text(failures, lost > failed ? `✕ ${perSecond((lost - failed) / past.length)} failures/s` : "");
   } };
 }
 
 async function refused(status, message) {
-  if (status !== 401) return;
+  if (status !== 401) {
+    known.refusal = message;
+    return showState();
+  }
   token.forget();
   await askToken(`This port can be reached from other machines, so that reading takes the token as well. (${message})`);
   stream.start();
@@ -247,8 +262,24 @@ function choices(id, changed) {
   return mark;
 }
 
-const anew = () => { sheet.forget(); stream.start(); if (sheet.name !== null) sheet.load(); };
+const anew = () => {
+  sheet.forget();
+  table.forget();
+  stream.start();
+  if (sheet.name !== null) sheet.load();
+};
 const marks = [choices("window", anew), choices("latency", anew)];
+
+// The names of columns are out of sight on a phone: what they sort by is chosen here.
+at("sort").append(h("option", { value: "" }, "as the file"), ...COLUMNS.filter((column) => column.value).flatMap(({ key, group, label }) =>
+  [["-", "↓"], ["", "↑"]].map(([sign, arrow]) => h("option", { value: `${sign}${key}` }, `${group ? `${group} ` : ""}${label} ${arrow}`))));
+at("sort").addEventListener("change", () => sort(at("sort").value));
+
+// Followed as a link, its hash would be taken for an address of the page.
+at("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  table.focus(table.current);
+});
 
 at("search").addEventListener("input", () => {
   view.q = at("search").value;
@@ -264,7 +295,7 @@ at("search").addEventListener("keydown", (event) => {
 });
 
 addEventListener("keydown", (event) => {
-  if (event.defaultPrevented || document.querySelector("dialog[open]") || event.target.matches?.("input")) return;
+  if (event.defaultPrevented || document.querySelector("dialog[open]") || event.target.matches?.("input, select")) return;
   if (event.key === "/") {
     event.preventDefault();
     at("search").focus();
@@ -293,12 +324,18 @@ function follow() {
   token.adopt();
   read();
   at("search").value = view.q;
+  at("sort").value = view.sort;
   marks.forEach((mark) => mark());
   table.arrange(view.q, view.sort);
   showRoute();
 }
 
-addEventListener("popstate", () => { follow(); stream.start(); });
+addEventListener("popstate", () => {
+  const before = asked();
+  follow();
+  if (asked() === before) stream.start();
+  else anew();
+});
 paint(localStorage.getItem("strangler-theme") ?? "");
 follow();
 setInterval(showState, 1000);

@@ -3,22 +3,24 @@
 import { curves, distributions } from "./charts.js";
 import { attribute, h, text } from "./dom.js";
 import { NONE, ago, clock, count, millis, perSecond, share } from "./format.js";
-import { ratio } from "./table.js";
+import { errors, ratio } from "./table.js";
 
 const SIDES = ["legacy", "new"];
 const EVERY = 2000;
 /** Points of the live curves, one a second. */
 const POINTS = 600;
 
+const over = (key) => (route) => ratio(route, key);
+
 const FIGURES = [
   ["Requests", "requests", count],
   ["Requests/s", "qps", perSecond],
-  ["P50", "p50_ms", millis, "p50"],
-  ["P90", "p90_ms", millis, "p90"],
-  ["P99", "p99_ms", millis, "p99"],
+  ["P50", "p50_ms", millis, over("p50")],
+  ["P90", "p90_ms", millis, over("p90")],
+  ["P99", "p99_ms", millis, over("p99")],
   ["P99.9", "p999_ms", millis],
-  ["Mean", "mean_ms", millis, "mean"],
-  ["Errors", "error_rate", share],
+  ["Mean", "mean_ms", millis, over("mean")],
+  ["Errors", "error_rate", share, errors],
   ["CPU per request", "cpu_ms_per_request", millis],
 ];
 /** Steps of a distribution as it is drawn, for each tenfold. */
@@ -131,7 +133,7 @@ export class RouteSheet {
     attribute(this.flip, "hidden", !(route.legacy && route.new));
     text(this.flip, `Flip to ${route.serve === "new" ? "legacy" : "new"}`);
     this.figures.replaceChildren(...FIGURES.map(([label, key, shown, of]) => {
-      const compared = of ? ratio(route, of) : null;
+      const compared = of?.(route);
       return h("tr", {}, h("th", { scope: "row" }, label),
         SIDES.map((side) => h("td", {}, shown(route.sides[side]?.[key]))),
         h("td", { class: "ratio", "data-verdict": compared?.verdict, title: compared?.meaning },
@@ -146,7 +148,7 @@ export class RouteSheet {
     this.showCurves();
     this.showDistribution(series.sides);
     this.list(this.refused, series.refused, "Nothing was refused.", ["Check", "Reason", "Count"], (one) => [one.check, one.reason, count(one.count)]);
-    const slowest = SIDES.flatMap((side) => (series.sides[side]?.slowest ?? []).map((one) => ({ side, ...one })));
+    const slowest = SIDES.flatMap((side) => series.slowest[side].map((one) => ({ side, ...one })));
     slowest.sort((one, other) => other.total_ms - one.total_ms);
     this.list(this.slowest, slowest.slice(0, 10), "None yet.", ["Took", "Waited", "Side", "Status", "Ended", "Request id"], (one) => [
       millis(one.total_ms), millis(one.queue_ms), h("span", { class: `side ${one.side}` }, one.side), String(one.status), clock(one.when), h("code", {}, one.request_id)]);
@@ -156,11 +158,13 @@ export class RouteSheet {
 
   /** What the gateway kept; while that is next to nothing, what this page has seen. */
   showCurves() {
-    const { time, sides } = this.series ?? { time: [] };
+    const { time, seconds, sides } = this.series ?? { time: [] };
     const column = (side, key) => sides[side]?.[key] ?? time.map(() => null);
     let columns = null;
     if (time.length > 3) {
-      columns = [time, ...SIDES.flatMap((side) => [column(side, "p50_ms"), column(side, "p99_ms")])];
+      // Each point is of a slice of time and stands in its middle.
+      const middles = time.map((end, place) => end - seconds[place] / 2);
+      columns = [middles, ...SIDES.flatMap((side) => [column(side, "p50_ms"), column(side, "p99_ms")])];
     } else {
       const points = this.live.get(this.name) ?? [];
       if (points.length > 1) columns = [0, 1, 2, 3, 4].map((place) => points.map((point) => point[place]));

@@ -4,7 +4,8 @@
 const PAUSES = [500, 1000, 2000, 5000];
 
 export class Stream {
-  /** `asked()` gives the query, `token()` the token or null; `heard(event)`, `refused(status, message)`. */
+  /** `asked()` gives the query, `token()` the token or null; `heard(event)`, `refused(status, message)`, of
+   * null where nobody answers. */
   constructor({ asked, token, heard, refused }) {
     Object.assign(this, { asked, token, heard, refused, failures: 0, run: 0 });
     document.addEventListener("visibilitychange", () => (document.hidden ? this.stop() : this.start()));
@@ -39,7 +40,10 @@ export class Stream {
     this.turnedAway = false;
     const token = this.token();
     const headers = token ? { authorization: `Bearer ${token}` } : {};
-    const response = await fetch(`/api/events?${this.asked()}`, { headers, signal, cache: "no-store" });
+    const response = await fetch(`/api/events?${this.asked()}`, { headers, signal, cache: "no-store" }).catch((error) => {
+      this.refused(null, null);
+      throw error;
+    });
     if (!response.ok) {
       this.turnedAway = response.status === 401;
       const told = await response.json().catch(() => null);

@@ -2,7 +2,7 @@
 
 import { spark } from "./charts.js";
 import { attribute, h, text } from "./dom.js";
-import { NONE, ago, count, millis, perSecond, share, times } from "./format.js";
+import { NONE, ago, count, millis, perSecond, points, share, times } from "./format.js";
 
 const SIDES = ["legacy", "new"];
 const HISTORY = 60;
@@ -25,7 +25,7 @@ export const COLUMNS = [
   ...pair("errors", "Errors", "error_rate", share),
   { key: "ratio50", label: "P50", group: "New ÷ legacy", ratio: "p50", value: (row) => ratio(row, "p50").value },
   { key: "ratio99", label: "P99", group: "New ÷ legacy", ratio: "p99", value: (row) => ratio(row, "p99").value },
-  { key: "trend", label: "P99, last minute", fixed: true },
+  { key: "trend", label: "Trend of P99", title: "P99 of the window, as it was in each of the last 60 seconds", fixed: true },
   { key: "flip", label: "Flip", fixed: true },
 ];
 
@@ -40,6 +40,17 @@ export function ratio(row, key) {
   const verdict = sure?.verdict ?? null;
   const range = sure?.enough ? `${times(sure.low).replace("×", "")} to ${times(sure.high)}` : "not enough yet";
   return { value, words: (SIGN[verdict] ?? "") + times(value), range, verdict, meaning: MEANING[verdict] ?? sure?.reason };
+}
+
+/** The error rate of new less that of legacy, in the same form: of rates that may be 0 there is no ratio. */
+export function errors(row) {
+  const sure = row.confidence?.error_rate;
+  const value = sure?.difference ?? null;
+  if (value === null) return { value, words: NONE, range: "", verdict: null, meaning: null };
+  const verdict = { fewer: "faster", more: "slower" }[sure.verdict] ?? sure.verdict;
+  const range = sure.enough ? `${points(sure.low)} to ${points(sure.high)}` : "not enough yet";
+  const meaning = { fewer: "new has fewer", more: "new has more", unclear: MEANING.unclear }[sure.verdict] ?? sure.reason;
+  return { value, words: `${SIGN[verdict] ?? ""}${points(value)} points`, range, verdict, meaning };
 }
 
 class Row {
@@ -72,7 +83,7 @@ class Row {
       this.trend = spark(SIDES);
       cell.append(this.trend.element);
     } else if (column.key === "flip") {
-      this.button = h("button", { type: "button", class: "flip", tabindex: "-1", onclick: () => table.flipped(this.name) }, "Flip");
+      this.button = h("button", { type: "button", class: "flip", tabindex: "-1", "aria-keyshortcuts": "f", onclick: () => table.flipped(this.name) }, "Flip");
       cell.append(this.button);
     }
     if (column.side) cell.title = label;
@@ -139,7 +150,7 @@ export class Table {
       else if (cells[0] === column) {
         groups.append(h("th", { role: "columnheader", scope: "colgroup", colspan: cells.length, class: `group ${column.ratio ? "" : column.key.split(".")[0]}` }, column.group));
       }
-      const label = column.fixed ? h("span", {}, column.label)
+      const label = column.fixed ? h("span", { title: column.title }, column.label)
         : h("button", { type: "button", onclick: () => this.sorted(column.key), "aria-label": column.group ? `${column.group} ${column.label}` : null }, column.label);
       const cell = h("th", { role: "columnheader", scope: "col", class: `${column.key.replace(".", " ")}${column.side ? " side-head" : ""}` }, label);
       this.heads.set(column.key, cell);
@@ -147,6 +158,11 @@ export class Table {
     }
     this.head.append(groups, labels);
     this.table.prepend(h("colgroup", {}, COLUMNS.map((column) => h("col", { class: column.key.replace(".", " ") }))));
+  }
+
+  /** Another question was asked: what was heard so far is no past of its answers. */
+  forget() {
+    this.histories.clear();
   }
 
   /** Takes what is so now. */

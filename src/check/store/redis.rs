@@ -10,11 +10,10 @@ mod address;
 
 use std::cell::RefCell;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
@@ -44,8 +43,10 @@ pub(super) struct Redis {
     address: RedisAddress,
     breaker: Breaker,
     own: ThreadLocal<RefCell<Own>>,
-    // Written when a connection is opened, read by checks that must know what may have been lost.
-    server: ArcSwapOption<Server>,
+    /// The run of the server that was met last; looked at when a connection is opened.
+    run: Mutex<Option<String>>,
+    /// Since when it has not lost anything, in seconds since 1970; 0: none was met. Read for every nonce.
+    whole_since: AtomicU64,
     /// When the server's last refusal was logged, in seconds since 1970.
     refused: AtomicU64,
 }
@@ -66,7 +67,7 @@ type Link = BoxFuture<'static, Option<Arc<Opened>>>;
 
 struct Opened {
     connection: Connection,
-    server: Option<Arc<Server>>,
+    server: Option<Server>,
 }
 
 #[derive(Clone)]
@@ -90,7 +91,8 @@ impl Redis {
             address,
             breaker: Breaker::default(),
             own: ThreadLocal::new(),
-            server: ArcSwapOption::empty(),
+            run: Mutex::default(),
+            whole_since: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         }
     }
@@ -133,7 +135,8 @@ impl Redis {
     }
 
     pub(super) fn whole_since(&self) -> Option<SystemTime> {
-        self.server.load().as_ref().map(|server| server.whole_since)
+        let seconds = Some(self.whole_since.load(Ordering::Relaxed)).filter(|seconds| *seconds > 0)?;
+        Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -272,12 +275,15 @@ impl Redis {
     }
 
     /// Takes note of the server that was met: another one than before may lack what the other one was told last.
-    fn met(&self, server: &Arc<Server>) {
-        self.server.rcu(|known| match known {
-            Some(known) if known.run == server.run => Arc::clone(known),
-            Some(_) => Arc::new(Server { run: server.run.clone(), whole_since: SystemTime::now() }),
-            None => Arc::clone(server),
-        });
+    fn met(&self, server: &Server) {
+        let mut run = self.run.lock().unwrap_or_else(PoisonError::into_inner);
+        let whole_since = match &*run {
+            Some(known) if *known == server.run => return,
+            Some(_) => SystemTime::now(),
+            None => server.whole_since,
+        };
+        *run = Some(server.run.clone());
+        self.whole_since.store(clock::seconds(whole_since), Ordering::Relaxed);
     }
 
     // Nothing that is called inside comes back here.
@@ -344,7 +350,7 @@ async fn connect(address: &RedisAddress) -> RedisResult<Opened> {
             return Ok(Opened { connection: Connection::Cluster(connection), server: None });
         }
     };
-    let server = server(&connection).await.map(Arc::new);
+    let server = server(&connection).await;
     Ok(Opened { connection: Connection::Server(connection), server })
 }
 

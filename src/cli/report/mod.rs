@@ -60,10 +60,10 @@ pub(super) fn run(file: &Path, options: &Options) -> u8 {
 }
 
 fn page(report: &Report, question: Question) -> Page {
-    let window = match question.window {
-        Window::Minute => "The minute",
-        Window::TenMinutes => "The ten minutes",
-        Window::Hour => "The hour",
+    let (window, seconds) = match question.window {
+        Window::Minute => ("The minute", 60),
+        Window::TenMinutes => ("The ten minutes", 600),
+        Window::Hour => ("The hour", 3600),
     };
     let latency = match question.latency {
         Latency::Total => "from a request's head to its answer's last byte",
@@ -71,13 +71,22 @@ fn page(report: &Report, question: Question) -> Page {
         Latency::Queue => "waiting for a place at the side",
     };
     let generation = report.each.generation;
-    let mut blocks = vec![
-        Block::Text(format!("{window} up to {}; times are {latency}. Table generation {generation}.", report.at)),
+    let mut blocks = vec![Block::Text(format!(
+        "{window} up to {:.0}; times are {latency}. Table generation {generation}.",
+        report.at
+    ))];
+    if let Some(since) = report.since.filter(|since| report.at.duration_since(*since).as_secs() < seconds) {
+        let span = words::ago(since, report.at);
+        blocks.push(Block::Text(format!(
+            "Figures are since {since:.0}, of {span} only: before, the gateway did not run or had none of these routes."
+        )));
+    }
+    blocks.extend([
         Block::List(conclusions(&report.all)),
         Block::Heading("Over all routes"),
         over_all(&report.all),
         Block::Heading("Route by route"),
-    ];
+    ]);
     let (asked, idle): (Vec<&Row>, Vec<&Row>) = report.each.routes.iter().partition(|row| requests(row) > 0);
     if !asked.is_empty() {
         blocks.push(by_route(&asked));
@@ -94,7 +103,8 @@ fn page(report: &Report, question: Question) -> Page {
 const HOW_TO_READ: [&str; 6] = [
     "Legacy is PHP, new is what replaces it. Where two figures stand in one cell, legacy's is the first.",
     "New ÷ legacy is a ratio: 0.25× is four times as fast. The range behind it holds the truth in 95 of 100 cases; \
-     ▼ new is faster, ▲ new is slower, ≈ no difference beyond chance.",
+     ▼ new is faster, ▲ new is slower, ≈ no difference beyond chance. Of errors it is the difference in points of a \
+     hundred: ▼ new has fewer, ▲ new has more.",
     "\"Not enough yet\" is an answer: so few requests say nothing of this figure, however far apart the two numbers are.",
     "P99: 99 of 100 requests were faster. Errors are answers of 5xx and answers that broke off.",
     "A route that was flipped in this time had its sides at different hours: compare windows of like traffic.",
@@ -136,9 +146,14 @@ fn concluded(sure: &Sure, figure: &str) -> String {
 fn points(sure: &Sure) -> String {
     // The zero that is added takes the sign from a zero.
     let points = |value: f64| format!("{:+.2}", value * 100.0 + 0.0);
+    let sign = match sure.verdict.as_str() {
+        "fewer" => '▼',
+        "more" => '▲',
+        _ => '≈',
+    };
     match (sure.difference, sure.interval()) {
         (Some(difference), Some((low, high))) => {
-            format!("{} points ({} to {})", points(difference), points(low), points(high))
+            format!("{sign} {} points ({} to {})", points(difference), points(low), points(high))
         }
         _ => words::NOT_ENOUGH.to_owned(),
     }
@@ -175,7 +190,7 @@ fn over_all(all: &Compared) -> Block {
 
 fn by_route(rows: &[&Row]) -> Block {
     let titles = ["Route", "Serves", "Requests", "Requests/s", "P50", "P99", "Errors", "CPU per request"];
-    let ratios = ["P50 new ÷ legacy", "P99 new ÷ legacy"];
+    let compared = ["P50 new ÷ legacy", "P99 new ÷ legacy", "Errors new − legacy"];
     let row = |row: &&Row| {
         let Compared { sides, ratio, confidence } = &row.compared;
         let pair = |of: &dyn Fn(&Figures) -> String| {
@@ -193,9 +208,10 @@ fn by_route(rows: &[&Row]) -> Block {
             pair(&|side| words::millis(side.cpu_ms_per_request)),
             words::ratio_with_range(ratio.p50, &confidence.p50),
             words::ratio_with_range(ratio.p99, &confidence.p99),
+            points(&confidence.error_rate),
         ]
     };
-    let head = titles.into_iter().chain(ratios).map(str::to_owned).collect();
+    let head = titles.into_iter().chain(compared).map(str::to_owned).collect();
     Block::Table { head, left: 2, rows: rows.iter().map(row).collect() }
 }
 
@@ -259,7 +275,7 @@ mod tests {
             "memory_bytes": 7 << 20, "saturation_seconds": 1200,
         });
         let about = json!({
-            "window": "1h", "latency": "total", "generation": 7, "at": "2026-01-02T04:04:05Z", "routes": routes,
+            "window": "1h", "latency": "total", "generation": 7, "at": "2026-01-02T04:04:05Z", "since": "2026-01-02T03:04:00Z", "routes": routes,
             "upstreams": [pool],
         });
         report.as_object_mut().unwrap().extend(about.as_object().unwrap().clone());
@@ -278,7 +294,7 @@ mod tests {
             "The hour up to 2026-01-02T04:04:05Z; times are from a request's head to its answer's last byte. Table generation 7.",
             "- P50: new is faster, ▼ 0.25× (0.24 to 0.26×).",
             "- P99: not enough yet: needs 368 requests.",
-            "- Errors: new has fewer, -0.20 points (-0.40 to -0.10).",
+            "- Errors: new has fewer, ▼ -0.20 points (-0.40 to -0.10).",
             "| Requests | 1,600 | 1,000 |  |",
             "| Memory | 7.00 MiB | 7.00 MiB |  |",
             "| a\\|\\<b\\>\u{fffd}\\[31m | new since 2026-01-02T03:04:05Z | 1,600 / 1,000 |",
@@ -287,6 +303,17 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
+    }
+
+    #[test]
+    fn a_gateway_younger_than_the_window_says_since_when_its_figures_are() {
+        let mut report = report();
+        let told =
+            |report: &Report| page(report, Question { window: Window::Hour, latency: Latency::Total }).markdown();
+        assert!(!told(&report).contains("Figures are since"));
+        report.since = Some("2026-01-02T03:52:00Z".parse().unwrap());
+        let text = told(&report);
+        assert!(text.contains("Figures are since 2026-01-02T03:52:00Z, of 12 min only"), "{text}");
     }
 
     #[test]
