@@ -51,6 +51,7 @@ async fn everything(php: &Php, collector: &str) -> Everything {
     })))
     .await;
     let (redis, secrets) = (redis().await, temp_dir("secrets"));
+    redis.command(&["SET", "strangler:session:torn", "user_id|a:1:{"]);
     let key = secrets.path().join("shop");
     std::fs::write(&key, "s3cret\n").expect("a key");
     php.put("member.php", "<?php echo 'member';");
@@ -58,6 +59,7 @@ async fn everything(php: &Php, collector: &str) -> Everything {
         .toml(format!("[trace]\nendpoint = \"{collector}\"\nsample = \"100%\"\n"))
         .toml("[check.inside]\nkind = \"address\"\nallow = [\"127.0.0.0/8\"]\n[check.nobody]\nkind = \"address\"\nallow = [\"10.0.0.0/8\"]\n")
         .toml(format!("[check.member]\nkind = \"session\"\nstore = \"redis://{}\"\nuser = \"id\"\nparity = \"100%\"\n", redis.address()))
+        .toml(format!("[check.torn]\nkind = \"session\"\nstore = \"redis://{}\"\n", redis.address()))
         .toml(format!("[check.signed]\nkind = \"signature\"\nkeys = {{ shop-app = {{ file = \"{}\" }} }}\n", key.display()))
         .toml(php.upstream("php = \"files\""))
         .toml(upstream("fresh", &[new.url()], ""))
@@ -65,6 +67,7 @@ async fn everything(php: &Php, collector: &str) -> Everything {
         .toml("[[route]]\nname = \"page\"\npath = \"/{*rest}\"\nlegacy = \"php\"\nnew = \"fresh\"\nserve = \"legacy\"\ncheck = [\"inside\"]\n")
         .toml("[[route]]\nname = \"closed\"\npath = \"/closed\"\nlegacy = \"php\"\ncheck = [\"nobody\"]\n")
         .toml("[[route]]\nname = \"member\"\npath = \"/member.php\"\nlegacy = \"php\"\ncheck = [\"member\"]\n")
+        .toml("[[route]]\nname = \"torn\"\npath = \"/torn\"\nlegacy = \"php\"\ncheck = [\"torn\"]\n")
         .toml("[[route]]\nname = \"signed\"\npath = \"/signed\"\nlegacy = \"php\"\ncheck = [\"signed\"]\n")
         .toml("[[route]]\nname = \"gone\"\npath = \"/gone\"\nlegacy = \"gone\"\n")
         .toml("[[route]]\nname = \"health\"\npath = \"/health\"\nnew = \"health\"\nserve = \"new\"\n")
@@ -80,6 +83,7 @@ async fn traffic(gateway: &Gateway) {
     for _ in 0..10 {
         gateway.get("/answer.php?status=500").await;
     }
+    gateway.request("GET", "/torn").header("cookie", "PHPSESSID=torn").send().await.expect("an answer");
     let member = gateway.request("GET", "/member.php").header("cookie", "PHPSESSID=0123456789abcdef");
     assert_eq!(member.send().await.expect("an answer").status(), 200, "PHP decides");
 }

@@ -215,9 +215,9 @@ impl Reading {
 
     /// A reason has a series from its first refusal on: most never come up.
     fn checks(&self, out: &mut Writer) {
-        let counted: [(&Metric, fn(&CheckStats) -> [u64; REFUSALS.len()]); 2] =
-            [(&CHECK_REFUSED, CheckStats::refusals), (&CHECK_UNDECIDED, CheckStats::undecideds)];
-        for (metric, counts) in counted {
+        type Counts = fn(&CheckStats) -> [u64; REFUSALS.len()];
+        let counts: [Counts; 2] = [CheckStats::refusals, CheckStats::undecideds];
+        for (metric, counts) in [&CHECK_REFUSED, &CHECK_UNDECIDED].into_iter().zip(counts) {
             let samples = self.checks.iter().flat_map(|stats| {
                 let (route, check) = stats.names();
                 let reasons = REFUSALS.into_iter().zip(counts(stats)).filter(|(_, count)| *count > 0);
