@@ -5,6 +5,7 @@
 //! signature one that cannot be checked, which is refused. One signature is looked at: the only one
 //! there is, or the only one with the `tag` that the check asks for.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use http::{HeaderMap, Uri};
@@ -295,20 +296,39 @@ impl Verifier {
         }
     }
 
+    /// Whether this is a key for `alg`. A signature that names none may be of any kind.
+    fn is_for(&self, alg: Option<&str>) -> bool {
+        let Some(alg) = alg else { return true };
+        match self {
+            Self::Hmac(_) => alg == "hmac-sha256",
+            Self::Ed25519(_) => alg == "ed25519",
+            Self::P256(_) => alg == "ecdsa-p256-sha256",
+            Self::Rsa(_) => matches!(alg, "rsa-pss-sha512" | "rsa-v1_5-sha256"),
+        }
+    }
+
     /// Whether the key made the signature. A signature that names its `alg` must have been made by that.
     fn verifies(&self, alg: Option<&str>, base: &[u8], signature: &[u8]) -> bool {
+        #[cfg(test)]
+        VERIFIED.with(|count| count.set(count.get() + 1));
         let by = |algorithm: &'static dyn public::VerificationAlgorithm, key: &[u8]| {
             public::UnparsedPublicKey::new(algorithm, key).verify(base, signature).is_ok()
         };
-        match (self, alg) {
-            (Self::Hmac(key), None | Some("hmac-sha256")) => hmac::verify(key, base, signature).is_ok(),
-            (Self::Ed25519(key), None | Some("ed25519")) => by(&public::ED25519, key),
-            (Self::P256(key), None | Some("ecdsa-p256-sha256")) => by(&public::ECDSA_P256_SHA256_FIXED, key),
-            (Self::Rsa(key), None | Some("rsa-pss-sha512")) => by(&public::RSA_PSS_2048_8192_SHA512, key),
-            (Self::Rsa(key), Some("rsa-v1_5-sha256")) => by(&public::RSA_PKCS1_2048_8192_SHA256, key),
-            _ => false,
-        }
+        self.is_for(alg)
+            && match self {
+                Self::Hmac(key) => hmac::verify(key, base, signature).is_ok(),
+                Self::Ed25519(key) => by(&public::ED25519, key),
+                Self::P256(key) => by(&public::ECDSA_P256_SHA256_FIXED, key),
+                Self::Rsa(key) if alg == Some("rsa-v1_5-sha256") => by(&public::RSA_PKCS1_2048_8192_SHA256, key),
+                Self::Rsa(key) => by(&public::RSA_PSS_2048_8192_SHA512, key),
+            }
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How much work was done, for tests that hold it to be the same whatever was given.
+    static VERIFIED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
 /// Why a key of the file is none.
@@ -317,36 +337,49 @@ pub(crate) fn key_fault(secret: &Secret) -> Option<&'static str> {
 }
 
 /// The keys of a check, by `keyid`.
-pub(super) struct MessageKeys(std::collections::BTreeMap<String, Vec<(Named, Verifier)>>);
+pub(super) struct MessageKeys {
+    apps: BTreeMap<String, Vec<(Named, Verifier)>>,
+    /// Verifications per signature: the most keys that an app has.
+    width: usize,
+}
 
 impl std::fmt::Debug for MessageKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("MessageKeys").field(&self.0.keys()).finish()
+        f.debug_tuple("MessageKeys").field(&self.apps.keys()).finish()
     }
 }
 
 impl MessageKeys {
     /// Keys that are none are left out: the file's reader has said so.
-    pub(super) fn new(apps: &Apps, counted: Option<Counted<'_>>, uses: &mut KeyUses) -> Self {
-        let mut all = std::collections::BTreeMap::new();
-        for (app, keys) in apps {
-            let of_app = keys
+    pub(super) fn new(settings: &Apps, counted: Option<Counted<'_>>, uses: &mut KeyUses) -> Self {
+        let mut apps = BTreeMap::new();
+        for (app, keys) in settings {
+            let of_app: Vec<_> = keys
                 .iter()
                 .enumerate()
-                .filter_map(|(at, key)| Some((named(app, at, key, counted, uses), Verifier::parse(&key.secret).ok()?)));
-            all.insert(app.clone(), of_app.collect());
+                .filter_map(|(at, key)| Some((named(app, at, key, counted, uses), Verifier::parse(&key.secret).ok()?)))
+                .collect();
+            apps.insert(app.clone(), of_app);
         }
-        Self(all)
+        let width = apps.values().map(Vec::len).max().unwrap_or_default();
+        Self { apps, width }
     }
 
-    /// The key that made the signature. For an unknown one the work is done with another's.
+    /// The key that made the signature.
+    ///
+    /// Where a key is missing, another of the kind that the signature names does its work. A signature that names no
+    /// kind is checked by the kind of its key, and by the first one when that is not known.
     pub(super) fn opened_by(&self, signed: &Signed, now: u64) -> Result<&Named, KeyFault> {
-        let known = signed.keyid.as_ref().and_then(|keyid| self.0.get(keyid));
+        let alg = signed.alg.as_deref();
+        let known = signed.keyid.as_ref().and_then(|keyid| self.apps.get(keyid));
+        let is_fit = |(_, key): &&(Named, Verifier)| key.is_for(alg);
+        let stand_in = known.into_iter().chain(self.apps.values()).flatten().find(is_fit);
         let mut opened = None;
-        for (named, key) in known.or_else(|| self.0.values().next()).into_iter().flatten() {
-            if key.verifies(signed.alg.as_deref(), signed.base.as_bytes(), &signed.signature) {
-                opened = Some(named);
-            }
+        for place in 0..self.width {
+            let own = known.and_then(|keys| keys.get(place)).filter(is_fit);
+            let Some((_, key)) = own.or(stand_in) else { break };
+            let good = key.verifies(alg, signed.base.as_bytes(), &signed.signature);
+            opened = own.filter(|_| good).map(|(named, _)| named).or(opened);
         }
         match (known, opened) {
             (None, _) => Err(KeyFault::Unknown),
@@ -358,7 +391,7 @@ impl MessageKeys {
 
     /// Signs with the first key of an app, if that is a shared secret.
     pub(super) fn sign(&self, app: &str, base: &str) -> Option<(Vec<u8>, &Named)> {
-        match self.0.get(app)?.first()? {
+        match self.apps.get(app)?.first()? {
             (named, Verifier::Hmac(key)) => Some((hmac::sign(key, base.as_bytes()).as_ref().to_vec(), named)),
             _ => None,
         }
@@ -467,6 +500,30 @@ mod tests {
             assert_eq!(id.ok(), signed.keyid, "{input}");
             let other = Signed { base: signed.base.replace("16188", "16189"), ..signed };
             assert_eq!(keys().opened_by(&other, 0).unwrap_err(), KeyFault::Wrong);
+        }
+    }
+
+    #[test]
+    fn whoever_signs_and_whatever_holds_the_same_work_is_done() {
+        let apps = Apps::from([
+            ("first".to_owned(), vec![key(RSA_PSS, None)]),
+            ("second".to_owned(), vec![key(ED25519, None), key("shared", Some(10))]),
+            ("third".to_owned(), vec![key(ED25519, None)]),
+        ]);
+        let keys = MessageKeys::new(&apps, None, &mut KeyUses::new());
+        let work = |keyid: &str, alg: Option<&str>| {
+            let input = alg.map_or_else(String::new, |alg| format!(";alg=\"{alg}\""));
+            let input = format!("a=();created=1;keyid=\"{keyid}\"{input}");
+            let signed = signed_of(&headers(&input, "a=:AAAA:"), None).unwrap();
+            let before = VERIFIED.get();
+            let _ = keys.opened_by(&signed, 20).unwrap_err();
+            VERIFIED.get() - before
+        };
+        for keyid in ["first", "second", "third", "nobody"] {
+            assert_eq!(work(keyid, None), 2, "{keyid}");
+            assert_eq!(work(keyid, Some("ed25519")), 2, "{keyid}");
+            assert_eq!(work(keyid, Some("hmac-sha256")), 2, "{keyid}");
+            assert_eq!(work(keyid, Some("ecdsa-p256-sha256")), 0, "{keyid}: nobody has such a key");
         }
     }
 
