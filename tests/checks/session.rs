@@ -10,7 +10,7 @@ use crate::support::eventually_within;
 use crate::support::gateway::{Gateway, gateway, run};
 use crate::support::mariadb::mariadb_with;
 use crate::support::php::{Php, php};
-use crate::support::redis::{Redis, redis, redis_with, sentinel};
+use crate::support::redis::{Redis, redis, redis_with, replicated};
 
 /// `[check.login]` on a store, with the field that the application of `tests/php/login.php` keeps its user in.
 fn check(store: &str, more: &str) -> String {
@@ -275,29 +275,17 @@ async fn a_redis_that_hangs_costs_a_moment_and_then_nothing() {
 
 #[tokio::test]
 async fn a_failover_of_sentinel_is_followed() {
-    let first = redis().await;
-    let second = redis_with(&["--replicaof", "127.0.0.1", &first.port().to_string()]).await;
-    let sentinel = sentinel(&first).await;
-    eventually_within(Duration::from_secs(20), "the replica is known", async || {
-        let replicas = sentinel.command(&["SENTINEL", "REPLICAS", "shop"]);
-        (replicas.contains(&second.port().to_string()) && second.command(&["ROLE"]).contains("connected")).then_some(())
-    })
-    .await;
+    let stores = replicated().await;
     let php = php().start().await;
-    let store = format!("redis-sentinel://{}/shop", sentinel.address());
-    let gateway = application(&php, &check(&store, "prefix = \"s:\"\nformat = \"json\"\ncache = \"0s\"")).await;
-    first.command(&["SET", "s:a", r#"{"auth":{"user_id":7}}"#]);
+    let settings = "prefix = \"s:\"\nformat = \"json\"\ncache = \"0s\"";
+    let gateway = application(&php, &check(&stores.url(), settings)).await;
+    stores.primary.command(&["SET", "s:a", r#"{"auth":{"user_id":7}}"#]);
     eventually_within(Duration::from_secs(5), "the replica has it", async || {
-        second.command(&["GET", "s:a"]).contains("user_id").then_some(())
+        stores.replica.command(&["GET", "s:a"]).contains("user_id").then_some(())
     })
     .await;
     assert_eq!(asked(&gateway, "/new", "PHPSESSID=a").await.0, 200);
-    drop(first);
-    eventually_within(Duration::from_secs(10), "another primary", async || {
-        let named = sentinel.command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "shop"]);
-        (second.command(&["ROLE"]).contains("master") && named.contains(&second.port().to_string())).then_some(())
-    })
-    .await;
+    let _left = stores.fail_over().await;
     let failed = async || operations(&gateway, &["error", "timeout"]).await;
     let before = failed().await;
     eventually_within(Duration::from_secs(10), "it is found", async || {

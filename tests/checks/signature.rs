@@ -11,7 +11,7 @@ use axum::routing::any;
 use rustix::process::Signal;
 
 use crate::support::gateway::{Gateway, gateway, run};
-use crate::support::redis::{Redis, redis, redis_with};
+use crate::support::redis::{Redis, redis, redis_with, replicated};
 use crate::support::upstream::{Service, service, upstream};
 use crate::support::{eventually, eventually_within, free_port, temp_dir};
 
@@ -286,6 +286,35 @@ async fn what_a_redis_forgot_that_was_killed_is_not_accepted_again() {
         let restarted = [("check", "signed"), ("reason", "restarted")];
         edge.gateway.until_metric("strangler_check_refused_total", &restarted, 1.0).await;
     }
+}
+
+#[tokio::test]
+async fn what_a_failover_lost_is_not_accepted_again() {
+    let stores = replicated().await;
+    let nonces = format!("nonces = \"{}\"", stores.url());
+    let (one, other) = (signed(&nonces).await, signed(&nonces).await);
+    for edge in [&one, &other] {
+        until_the_store_answers(edge).await;
+    }
+    let mut ahead = Vec::new();
+    for nonce in ["a", "b", "c"] {
+        ahead.push(by_python(nonce, &[&format!("timestamp={}", other.ahead().await)]));
+        assert_eq!(one.post(&ahead[ahead.len() - 1]).await, 200);
+    }
+    // As if the primary had died before it could tell.
+    stores.replica.command(&["CONFIG", "SET", "replica-read-only", "no"]);
+    assert_eq!(stores.replica.command(&["FLUSHALL"]).trim(), "OK");
+    let (now_primary, _sentinel) = stores.fail_over().await;
+    for (edge, target) in [&one, &other, &signed(&nonces).await].into_iter().zip(&ahead) {
+        until_the_store_answers(edge).await;
+        for _ in 0..3 {
+            assert_eq!(edge.post(target).await, 401);
+        }
+        let restarted = [("check", "signed"), ("reason", "restarted")];
+        edge.gateway.until_metric("strangler_check_refused_total", &restarted, 1.0).await;
+    }
+    // The new primary was asked, and would have let them pass.
+    assert!(now_primary.command(&["DBSIZE"]).trim().parse::<u32>().unwrap() >= 3);
 }
 
 #[tokio::test]

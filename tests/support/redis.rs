@@ -1,12 +1,13 @@
 //! A real Redis in a directory of its own.
 
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::process::Process;
-use super::{eventually, free_port, temp_dir};
+use super::{eventually, eventually_within, free_port, temp_dir};
 
 /// A running Redis.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub async fn redis_with(settings: &[&str]) -> Redis {
 }
 
 /// Starts a Sentinel that watches a Redis under the name `shop` and decides alone.
-pub async fn sentinel(of: &Redis) -> Redis {
+async fn sentinel(of: &Redis) -> Redis {
     let dir = temp_dir("sentinel");
     let port = free_port();
     let conf = dir.path().join("sentinel.conf");
@@ -52,6 +53,48 @@ pub async fn sentinel(of: &Redis) -> Redis {
     let sentinel = Redis { process, _dir: dir, port };
     sentinel.until_it_answers().await;
     sentinel
+}
+
+/// A primary, its replica, and a Sentinel that knows both.
+#[derive(Debug)]
+pub struct Replicated {
+    pub primary: Redis,
+    pub replica: Redis,
+    sentinel: Redis,
+}
+
+/// Starts all three.
+pub async fn replicated() -> Replicated {
+    let primary = redis().await;
+    let replica = redis_with(&["--replicaof", "127.0.0.1", &primary.port().to_string()]).await;
+    let sentinel = sentinel(&primary).await;
+    eventually_within(Duration::from_secs(20), "the replica is known", async || {
+        let replicas = sentinel.command(&["SENTINEL", "REPLICAS", "shop"]);
+        let connected = replica.command(&["ROLE"]).contains("connected");
+        (connected && replicas.contains(&replica.port().to_string())).then_some(())
+    })
+    .await;
+    Replicated { primary, replica, sentinel }
+}
+
+impl Replicated {
+    /// As a store is named.
+    pub fn url(&self) -> String {
+        format!("redis-sentinel://{}/shop", self.sentinel.address())
+    }
+
+    /// Kills the primary and waits until the replica has taken its place; gives what is left.
+    pub async fn fail_over(self) -> (Redis, Redis) {
+        let Self { primary, replica, sentinel } = self;
+        drop(primary);
+        eventually_within(Duration::from_secs(10), "another primary", async || {
+            let named = sentinel.command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "shop"]);
+            let promoted = replica.command(&["ROLE"]).contains("master");
+            (promoted && named.contains(&replica.port().to_string())).then_some(())
+        })
+        .await;
+        (replica, sentinel)
+    }
 }
 
 impl Redis {
