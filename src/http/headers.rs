@@ -15,17 +15,20 @@ use super::Answer;
 
 /// Fields that concern one connection, `TE` and what `Connection` names apart; and `Expect`, which the
 /// edge has answered.
-const HOP_BY_HOP: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "expect",
-];
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "expect"
+    )
+}
 
 /// The elements of a comma-separated field, over all of its lines, trimmed, empty ones left out.
 fn elements<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> {
@@ -41,21 +44,18 @@ fn elements<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item
 ///
 /// `TE` stays if it says `trailers`, and says nothing else then.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    // One look at the names there are is cheaper than one search for each that might be there.
-    let (mut te, mut found) = (false, [false; HOP_BY_HOP.len()]);
-    for name in headers.keys().map(HeaderName::as_str) {
-        te |= name == "te";
-        found.iter_mut().zip(&HOP_BY_HOP).for_each(|(found, known)| *found |= name == *known);
-    }
-    let [connection, ..] = found;
-    let named: Vec<_> = if connection { named_by_connection(headers).collect() } else { Vec::new() };
-    for (name, _) in HOP_BY_HOP.iter().zip(found).filter(|(_, found)| *found) {
-        headers.remove(*name);
-    }
-    for name in named {
+    // Few messages have more than one of them: a look at the names there are is cheaper than a search for each that
+    // there might be.
+    while let Some(name) = headers.keys().find(|name| is_hop_by_hop(name.as_str())).cloned() {
+        if name == CONNECTION {
+            let named: Vec<_> = named_by_connection(headers).collect();
+            for name in named {
+                headers.remove(name);
+            }
+        }
         headers.remove(name);
     }
-    if te && headers.contains_key(TE) {
+    if headers.keys().any(|name| *name == TE) {
         if elements(headers, &TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers")) {
             headers.insert(TE, HeaderValue::from_static("trailers"));
         } else {

@@ -111,10 +111,15 @@ fn is_name(name: &[u8]) -> bool {
     if let [b'[', address @ .., b']'] = name {
         return str::from_utf8(address).is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok());
     }
-    // The underscore is no part of a host's name, but people have such hosts.
-    let label =
-        |label: &[u8]| !label.is_empty() && label.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
-    name.split(|byte| *byte == b'.').all(label)
+    // No label between two dots is empty. The underscore is no part of a host's name, but people have such hosts.
+    let mut before = b'.';
+    for byte in name {
+        if !(byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || *byte == b'.' && before != b'.') {
+            return false;
+        }
+        before = *byte;
+    }
+    before != b'.'
 }
 
 #[cfg(test)]
