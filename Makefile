@@ -1,10 +1,11 @@
 # make demo    the shop behind the gateway, on routes.toml, ready to be flipped
 # make test    everything there is to test, on real PHP-FPM, Redis, MariaDB, WordPress
+# make observe a Prometheus on the running demo; every query of the dashboard and the alerts asked of it
 # make release the program guided by a profile of itself at work, in target/guided: about a sixth less CPU time a request
 # make bench   that build, nginx and the least there can be side by side: on the same PHP-FPM, and with checks on the
 #              same Redis; a scrape of 1,000 routes
 
-.PHONY: demo test release bench install-test-deps nextest
+.PHONY: demo observe test release bench install-test-deps nextest
 
 # PHP never runs as root: started by root, the gateway lets it run as the owner of the application or, when
 # that is root too, as www-data. What PHP writes to must be that user's.
@@ -16,6 +17,10 @@ demo:
 	  chown -R $$owner var/shop; \
 	fi
 	cargo run --profile demo --example shop -- run -c routes.toml
+
+observe:
+	tests/install.sh observe
+	docs/observability/verify.py
 
 # Doc tests first: they are the few that nextest does not run, and its summary is to stand last.
 test: install-test-deps nextest

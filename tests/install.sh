@@ -1,23 +1,25 @@
 #!/usr/bin/env bash
-# Installs from Debian what is missing, and nothing else: `install.sh demo` what the demonstration needs,
-# `install.sh tests` what the tests need, `install.sh bench` what the measurements need, `install.sh release` what a
-# build that is guided by measurements needs. Asks apt only when something is missing, and sudo only when not root.
+# Installs from Debian what is missing, and nothing else: `install.sh demo` what the demonstration needs, `observe`
+# what looking at it with Prometheus needs, `tests` what the tests need, `bench` what the measurements need, `release`
+# what a build that is guided by measurements needs. Asks apt only when something is missing, and sudo only when not root.
 # No service is started: the demonstration and the tests start their own servers, in folders of their own.
 set -euo pipefail
 
 demo=(php-fpm php-sqlite3)
-tests=("${demo[@]}" php php-cli php-igbinary php-redis php-mysql php-mbstring php-xml php-gd php-curl
+observe=(prometheus)
+tests=("${demo[@]}" "${observe[@]}" php php-cli php-igbinary php-redis php-mysql php-mbstring php-xml php-gd php-curl
   redis-server mariadb-server wordpress nginx-light wrk curl chromium chromium-driver
-  prometheus python3-prometheus-client)
+  python3-prometheus-client)
 bench=("${tests[@]}" libnginx-mod-http-lua lua-nginx-redis)
 release=("${bench[@]}" llvm-19)
 
 case "${1:-}" in
   demo) wanted=("${demo[@]}") ;;
+  observe) wanted=("${observe[@]}") ;;
   tests) wanted=("${tests[@]}") ;;
   bench) wanted=("${bench[@]}") ;;
   release) wanted=("${release[@]}") ;;
-  *) echo "usage: $0 demo|tests|bench|release" >&2; exit 2 ;;
+  *) echo "usage: $0 demo|observe|tests|bench|release" >&2; exit 2 ;;
 esac
 
 installed() {

@@ -50,9 +50,14 @@ pub async fn prometheus(target: SocketAddr, features: &str) -> Prometheus {
 }
 
 impl Prometheus {
+    /// Where it is asked.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
     /// What a path of its API gives; `None` when it does not answer or refuses.
     pub async fn api(&self, path: &str, query: &[(&str, &str)]) -> Option<Value> {
-        let url = format!("http://127.0.0.1:{}/api/v1/{path}", self.port);
+        let url = format!("{}/api/v1/{path}", self.url());
         let answer: Value = self.client.get(url).query(query).send().await.ok()?.json().await.ok()?;
         assert_ne!(answer["errorType"], "bad_data", "{query:?}: {answer}");
         (answer["status"] == "success").then(|| answer["data"].clone())
