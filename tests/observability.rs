@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::routing::{get, post};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -36,6 +36,10 @@ async fn collector() -> (Service, mpsc::UnboundedReceiver<Span>) {
         spans.for_each(|span| drop(sender.send(span)));
     });
     (service(Router::new().route("/v1/traces", take)).await, receiver)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A gateway with both sides, checks with a store and with keys, a handler, an upstream that is not there, and
@@ -284,7 +288,6 @@ async fn a_trace_goes_from_the_client_through_both_sides_to_the_collector_and_th
     let named =
         |name: &str| found.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("{name}: {found:#?}"));
     let (edge, check, upstream) = (named("GET page"), named("check inside"), named("upstream php"));
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     assert_eq!(hex(&edge.parent_span_id), &PARENT[36..52]);
     assert_eq!(hex(&upstream.span_id), &told[36..52]);
     for span in [check, upstream] {
@@ -297,6 +300,50 @@ async fn a_trace_goes_from_the_client_through_both_sides_to_the_collector_and_th
     let (_, _, open_metrics) = gateway.metrics_as("application/openmetrics-text").await;
     let exemplar = format!("# {{trace_id=\"{}\"}}", &PARENT[3..35]);
     assert!(String::from_utf8(open_metrics).expect("text").contains(&exemplar));
+}
+
+#[tokio::test]
+async fn a_wait_for_php_is_a_span_and_a_service_is_told_of_its_own() {
+    let php = php().children(1).start().await;
+    let (collector, mut spans) = collector().await;
+    let echo = get(async |headers: HeaderMap| headers["traceparent"].to_str().expect("text").to_owned());
+    let fresh = service(Router::new().fallback(echo)).await;
+    let gateway = gateway()
+        .toml(format!("[trace]\nendpoint = \"{}\"\nsample = \"100%\"\n", collector.url()))
+        .toml(php.upstream("php = \"files\""))
+        .toml(upstream("fresh", &[fresh.url()], ""))
+        .toml("[[route]]\nname = \"page\"\npath = \"/{*rest}\"\nlegacy = \"php\"\n")
+        .toml("[[route]]\nname = \"fresh\"\npath = \"/fresh\"\nnew = \"fresh\"\nserve = \"new\"\n")
+        .start()
+        .await;
+    let mut found: Vec<Span> = Vec::new();
+
+    // There is one process: of two requests at once one waits.
+    futures_util::future::join(gateway.get("/slow.php?ms=100"), gateway.get("/slow.php?ms=100")).await;
+    while found.len() < 5 {
+        found.push(spans.recv().await.expect("a span"));
+    }
+    let waits: Vec<&Span> = found.iter().filter(|span| span.name == "queue php").collect();
+    let [wait] = waits[..] else { panic!("{found:#?}") };
+    let of_the_same = |name: &str| {
+        let mut same = found.iter().filter(|span| span.trace_id == wait.trace_id && span.name == name);
+        same.next().unwrap_or_else(|| panic!("{name}: {found:#?}"))
+    };
+    let (edge, upstream) = (of_the_same("GET page"), of_the_same("upstream php"));
+    assert_eq!(wait.parent_span_id, edge.span_id);
+    assert!(edge.start_time_unix_nano <= wait.start_time_unix_nano, "{found:#?}");
+    assert!(wait.start_time_unix_nano < wait.end_time_unix_nano, "{found:#?}");
+    assert!(wait.end_time_unix_nano <= upstream.start_time_unix_nano, "{found:#?}");
+
+    let answer = gateway.request("GET", "/fresh").header("traceparent", PARENT).send().await.expect("an answer");
+    let told = answer.text().await.expect("a parent");
+    let called = loop {
+        let span = spans.recv().await.expect("a span");
+        if span.name == "upstream fresh" {
+            break span;
+        }
+    };
+    assert_eq!(told, format!("{}{}-01", &PARENT[..36], hex(&called.span_id)));
 }
 
 #[tokio::test]
