@@ -210,18 +210,12 @@ fn admit(
     if target.len() > edge.limits.uri_bytes {
         return Err(Answer::TargetTooLong);
     }
-    headers::check_framing(head.version, &head.headers)?;
     let host = Host::of(head.version, &head.uri, &head.headers)?;
     let path = CanonicalPath::of(&head.uri).map_err(|_| Answer::BadPath)?;
 
-    let upgrade = headers::upgrade_wanted(&head.headers);
-    headers::clean_request(&mut head.headers, client.via_trusted_proxy);
-    headers::strip_hop_by_hop(&mut head.headers);
+    headers::admit(head.version, &mut head.headers, client.via_trusted_proxy)?;
     for name in owned_fields {
         head.headers.remove(name);
-    }
-    if upgrade {
-        headers::restore_upgrade(&mut head.headers);
     }
     head.headers.insert(X_REQUEST_ID, request_id.clone());
     let body = RequestBody::new(body, edge.limits.body_bytes, edge.timeouts.body_gap);
@@ -262,14 +256,8 @@ async fn examine<'t>(
     let mut identity: Option<Identity> = None;
     let mut examined = Examined::default();
     for checked in &route.checks {
-        let Checked { check, stats, authority } = checked;
-        let authority = authority.as_ref().map(|place| Asked { place, exchange });
-        let authority = authority.as_ref().map(|asked| asked as &dyn Authority);
-        let Inbound { head, body, client, request_id, deadline, .. } = &mut *inbound;
-        let mut subject = Subject { head, host, client, request_id, body, deadline: *deadline };
-        let began = exchange.moment();
-        let verdict = check.examine(&mut subject, authority).await;
-        exchange.examined(stats, began);
+        let Checked { check, stats, .. } = checked;
+        let verdict = verdict(checked, host, inbound, exchange).await;
         if check.session().is_some_and(Session::samples_parity) && route.choose().0 == Side::Legacy {
             examined.compared.push((checked, verdict.word()));
             if !matches!(verdict, Verdict::Pass(_)) {
@@ -304,6 +292,19 @@ async fn examine<'t>(
         inbound.head.extensions.insert(identity);
     }
     Ok(examined)
+}
+
+/// What one check says of the request.
+async fn verdict(checked: &Checked, host: &Host, inbound: &mut Inbound, exchange: &mut Exchange) -> Verdict {
+    let Checked { check, stats, authority } = checked;
+    let authority = authority.as_ref().map(|place| Asked { place, exchange });
+    let authority = authority.as_ref().map(|asked| asked as &dyn Authority);
+    let Inbound { head, body, client, request_id, deadline, .. } = inbound;
+    let mut subject = Subject { head, host, client, request_id, body, deadline: *deadline };
+    let began = exchange.moment();
+    let verdict = check.examine(&mut subject, authority).await;
+    exchange.examined(stats, began);
+    verdict
 }
 
 /// An upstream whom a check asks, in place of a side.

@@ -1,17 +1,44 @@
 //! What is done to header fields between a client and a side.
 //!
-//! On the way in: [`check_framing`] refuses messages whose length two programs could read
-//! differently, [`clean_request`] removes what a client may not say, [`strip_hop_by_hop`] removes
-//! what concerns one connection only. On the way back an upstream's answer is stripped too, and
-//! [`clean_response`] removes what it may not say. The
-//! fields the edge sets itself are set after all of this, so that no `Connection: x-forwarded-for`
-//! can take them away again. This file decides about names and framing; it never looks into cookies,
-//! credentials or any other value of the application's.
+//! On the way in [`admit`] refuses messages whose length two programs could read differently, and
+//! removes what a client may not say and what concerns one connection only. On the way back
+//! [`strip_hop_by_hop`] does the latter for an upstream's answer, and [`clean_response`] removes what
+//! it may not say. The fields the edge sets itself are set after all of this, so that no
+//! `Connection: x-forwarded-for` can take them away again. This file decides about names and
+//! framing; it never looks into cookies, credentials or any other value of the application's.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use super::Answer;
+
+/// Makes a client's fields those that a side is given, or refuses them for their framing.
+///
+/// `Connection` and `Upgrade` stay if they ask for WebSocket, and say nothing else then. No other protocol is ever
+/// switched to: `h2c` would carry requests past the edge.
+pub(crate) fn admit(version: Version, headers: &mut HeaderMap, client_is_trusted: bool) -> Result<(), Answer> {
+    // Most requests have few of the fields that matter here, and one look at the names tells.
+    let (mut length, mut hop_by_hop, mut unsayable) = (false, false, false);
+    for name in headers.keys().map(HeaderName::as_str) {
+        length |= name == "content-length";
+        hop_by_hop |= is_hop_by_hop(name) || name == "te";
+        unsayable |= !may_say(name, client_is_trusted);
+    }
+    if length || hop_by_hop {
+        check_framing(version, headers)?;
+    }
+    let upgrade = hop_by_hop && upgrade_wanted(headers);
+    if unsayable {
+        clean_request(headers, client_is_trusted);
+    }
+    if hop_by_hop {
+        strip_hop_by_hop(headers);
+    }
+    if upgrade {
+        restore_upgrade(headers);
+    }
+    Ok(())
+}
 
 /// Fields that concern one connection, `TE` and what `Connection` names apart; and `Expect`, which the
 /// edge has answered.
@@ -75,8 +102,8 @@ fn named_by_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> 
 }
 
 /// Whether the client asks to speak WebSocket on this connection. To be asked before the fields that
-/// say so are stripped. No other protocol is ever switched to: `h2c` would carry requests past the edge.
-pub(crate) fn upgrade_wanted(headers: &HeaderMap) -> bool {
+/// say so are stripped.
+fn upgrade_wanted(headers: &HeaderMap) -> bool {
     let mut protocols = elements(headers, &UPGRADE);
     protocols.next().is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
         && protocols.next().is_none()
@@ -84,7 +111,7 @@ pub(crate) fn upgrade_wanted(headers: &HeaderMap) -> bool {
 }
 
 /// Says again, after stripping, that an upgrade is wanted.
-pub(crate) fn restore_upgrade(headers: &mut HeaderMap) {
+fn restore_upgrade(headers: &mut HeaderMap) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
 }
@@ -94,7 +121,7 @@ pub(crate) fn restore_upgrade(headers: &mut HeaderMap) {
 /// These are names that PHP could confuse with others (`X_Forwarded_For` and `X-Forwarded-For` become
 /// one variable), `Proxy` (httpoxy), the edge's own `X-Strangler-*`, and, unless a trusted proxy says
 /// it, whatever speaks of other clients, hosts and ids than those the edge sees for itself.
-pub(crate) fn clean_request(headers: &mut HeaderMap, client_is_trusted: bool) -> usize {
+fn clean_request(headers: &mut HeaderMap, client_is_trusted: bool) -> usize {
     let refused: Vec<HeaderName> =
         headers.keys().filter(|name| !may_say(name.as_str(), client_is_trusted)).cloned().collect();
     let before = headers.len();
@@ -136,11 +163,7 @@ fn may_tell(name: &str) -> bool {
 ///
 /// hyper itself refuses a bad or doubtful `Content-Length` and a `Transfer-Encoding` that does not end
 /// in `chunked`, and drops `Content-Length` beside `Transfer-Encoding`.
-pub(crate) fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Answer> {
-    // Most requests have none of these fields, and one look at their names tells.
-    if !headers.keys().any(|name| [TRANSFER_ENCODING, CONTENT_LENGTH, EXPECT, UPGRADE].contains(name)) {
-        return Ok(());
-    }
+fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Answer> {
     if headers.contains_key(TRANSFER_ENCODING) {
         check_transfer_encoding(version, headers)?;
     }
@@ -321,6 +344,22 @@ mod tests {
         assert_eq!(check(&[("expect", "200-ok")]), Err(Answer::ExpectationFailed));
         let old = map(&[("transfer-encoding", "chunked")]);
         assert_eq!(check_framing(Version::HTTP_10, &old), Err(Answer::BadFraming));
+    }
+
+    #[test]
+    fn what_a_side_is_given_of_a_request_is_framed_once_and_says_nothing_of_its_connection() {
+        let admitted = |lines: &[(&'static str, &'static str)]| {
+            let mut sent = map(lines);
+            admit(Version::HTTP_11, &mut sent, false).map(|()| sent)
+        };
+        assert_eq!(admitted(&[("host", "a")]), Ok(map(&[("host", "a")])));
+        let sent = [("host", "a"), ("te", "gzip"), ("connection", "x-one"), ("x-one", "1"), ("x-forwarded-for", "b")];
+        assert_eq!(admitted(&sent), Ok(map(&[("host", "a")])));
+        assert_eq!(admitted(&[("content-length", "5"), ("content-length", "5")]), Err(Answer::BadFraming));
+        assert_eq!(admitted(&[("expect", "200-ok")]), Err(Answer::ExpectationFailed));
+        let upgrade = [("connection", "keep-alive, upgrade, x-one"), ("x-one", "1"), ("upgrade", "WebSocket")];
+        assert_eq!(admitted(&upgrade), Ok(map(&[("connection", "upgrade"), ("upgrade", "websocket")])));
+        assert_eq!(admitted(&[("connection", "upgrade"), ("upgrade", "h2c")]), Ok(HeaderMap::new()));
     }
 
     #[test]

@@ -125,10 +125,10 @@ impl Outcome {
         }
     }
 
-    fn slow(&self, request_id: &str) -> Slow {
+    fn slow(&self, request_id: &[u8]) -> Slow {
         Slow {
             ended: Instant::now(),
-            request_id: request_id.into(),
+            request_id: String::from_utf8_lossy(request_id).into(),
             status: self.status,
             total: self.total,
             service: self.service,
@@ -148,7 +148,7 @@ impl SideCell {
     }
 
     /// Counts an exchange that ended, which the log has under `request_id`.
-    pub(crate) fn count(&self, outcome: &Outcome, request_id: &str) {
+    pub(crate) fn count(&self, outcome: &Outcome, request_id: impl AsRef<[u8]>) {
         let class = usize::from(outcome.status / 100).saturating_sub(1);
         if let Some(class) = self.statuses.get(class) {
             class.add(1);
@@ -170,7 +170,7 @@ impl SideCell {
                 }
             }
         }
-        self.slowest.offer(outcome.total, || outcome.slow(request_id));
+        self.slowest.offer(outcome.total, || outcome.slow(request_id.as_ref()));
     }
 
     /// Names an exchange that was counted, for those who look at the histogram.

@@ -330,7 +330,7 @@ impl Exchange {
             apart: self.apart(),
         };
         if let Some(route) = self.counted_on() {
-            route.side(self.side).count(&outcome, self.request_id.to_str().unwrap_or_default());
+            route.side(self.side).count(&outcome, &self.request_id);
         }
         if let (Some(lines), Some(told)) = (&self.worker.lines, &self.told) {
             lines.append(&self.line(told, &outcome), now);

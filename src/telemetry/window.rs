@@ -507,7 +507,7 @@ mod tests {
                 let cell = self.stats.cell(0).unwrap();
                 let total = Duration::from_millis(millis(passed));
                 let outcome = Outcome { status: 200, total, service: Some(total / 2), ..Outcome::default() };
-                cell.side(Side::Legacy).count(&outcome, &format!("r{passed}"));
+                cell.side(Side::Legacy).count(&outcome, format!("r{passed}"));
                 self.now += Duration::from_secs(1);
                 self.stats.tick(self.now);
             }
