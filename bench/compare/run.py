@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Measures this gateway beside nginx on the same PHP-FPM, the same HTTP service, in one go.
 
-For each case the proxies take turns (A B C A B C ...), each with one worker. What counts first is
+For each case the proxies take turns (A B C D A B C D ...), each with one worker. What counts first is
 the CPU time that the proxy's process used per request (from /proc), because it says what a proxy
 costs whatever else the machine does; requests/s, P50 and P99 stand beside it. Medians over the
 rounds and ratios to nginx are printed, and written with the raw rows to --out.
 
-The third is the floor (floor.rs), a loop of a proxy's system calls and nothing else: no proxy that
-reads and writes each message by itself, as all three do, could go below it on this machine.
+The third is bare (bare.rs), the least that a proxy of hyper can be: what the gateway takes more, its own work
+takes. The fourth is the floor (floor.rs), a loop of a proxy's system calls and nothing else: no proxy that
+reads and writes each message by itself, as all four do, could go below it on this machine.
 
 Everything runs on loopback in a temporary folder and ends by itself.
 """
@@ -19,14 +20,14 @@ from stand import PROXY, ROOT, Bench, answers, arguments, free_port, main, wait_
 
 
 class Compare(Bench):
-    beside = ["floor"]
+    beside = ["bare", "floor"]
 
     def begin(self):
         self.start_fpm()
         self.start_both()
 
     def start_fpm(self):
-        # Room for all three: what one of them keeps connected is lost to the others.
+        # Room for all four: what one of them keeps connected is lost to the others.
         binary = next((b for b in ("php-fpm", "php-fpm8.4", "php-fpm8.3", "php-fpm8.2", "php-fpm8.1") if shutil.which(b)), None)
         if not binary:
             sys.exit("php-fpm is missing; `make install-test-deps` installs it")
@@ -34,7 +35,7 @@ class Compare(Bench):
         user = "user = www-data\ngroup = www-data\n" if os.getuid() == 0 else ""
         (self.dir / "fpm.conf").write_text(
             f"[global]\nerror_log = {self.dir}/fpm.log\n[www]\n{user}listen = {self.fpm}\nlisten.mode = 0666\n"
-            f"pm = static\npm.max_children = {3 * self.o.children + 4}\n")
+            f"pm = static\npm.max_children = {4 * self.o.children + 4}\n")
         shutil.copytree(HERE / "www", self.dir / "www")
         for path in [self.dir / "www", *(self.dir / "www").iterdir()]:
             os.chmod(path, 0o755)
@@ -76,24 +77,27 @@ new = "hello"
 serve = "new"
 """)
 
-    def start_floors(self):
-        self.floors = {}
+    def start_others(self):
+        self.others = {}
         script = self.dir / "www/hello.php"
         for case in self.o.cases:
-            port = free_port()
-            words = {"http": [f"127.0.0.1:{self.service_port}"], "handler": []}.get(case, [self.fpm, script, self.o.children])
-            self.floors[f"/{case}"] = (port, [self.start(ROOT / "target/release/examples/floor", port, case, *words).pid])
-            wait_for(lambda: answers(port), "the floor")
+            for who in self.beside:
+                words = {"http": [f"127.0.0.1:{self.service_port}"], "handler": []}.get(case, [self.fpm, script])
+                # Only the floor bounds its connections by itself: the other has one for each of its clients' at most.
+                words += [self.o.children] if who == "floor" and case.startswith("fastcgi") else []
+                port = free_port()
+                self.others[who, f"/{case}"] = (port, [self.start(ROOT / "target/release/examples" / who, port, case, *words).pid])
+                wait_for(lambda: answers(port), f"the {who} one")
 
     def proxy(self, who, path):
-        return self.floors[path] if who == "floor" else super().proxy(who, path)
+        return self.others[who, path] if who in self.beside else super().proxy(who, path)
 
     def run(self):
-        self.start_floors()
+        self.start_others()
         rows = []
         for case in self.o.cases:
             for round_ in range(self.o.rounds):
-                for who in ("nginx", "strangler", "floor"):
+                for who in ("nginx", "strangler", *self.beside):
                     row = {"case": case, "round": round_, "who": who, **self.measure(who, f"/{case}")}
                     rows.append(row)
                     print("{case:13} {who:10} {cpu_us:6.1f} us/request {rps:8.0f} r/s  p50 {p50_ms:.2f} ms  p99 {p99_ms:.2f} ms".format(**row), flush=True)
@@ -101,14 +105,15 @@ serve = "new"
 
 
 def summary(rows):
-    lines = ["| case | nginx µs | strangler µs | floor µs | strangler / nginx (median of rounds) | spread | floor / nginx | nginx r/s | strangler r/s | nginx p50/p99 ms | strangler p50/p99 ms |",
-             "|---|---|---|---|---|---|---|---|---|---|---|"]
+    lines = ["| case | nginx µs | strangler µs | bare µs | floor µs | strangler / nginx (median of rounds) | spread | bare / nginx | floor / nginx | nginx r/s | strangler r/s | nginx p50/p99 ms | strangler p50/p99 ms |",
+             "|---|---|---|---|---|---|---|---|---|---|---|---|---|"]
     for case in dict.fromkeys(r["case"] for r in rows):
         of = lambda who, key: [r[key] for r in rows if r["case"] == case and r["who"] == who]
         med = lambda who, key: statistics.median(of(who, key))
-        ratios, floors = ([b / a for a, b in zip(of("nginx", "cpu_us"), of(who, "cpu_us"))] for who in ("strangler", "floor"))
-        lines.append(f"| {case} | {med('nginx', 'cpu_us'):.1f} | {med('strangler', 'cpu_us'):.1f} | {med('floor', 'cpu_us'):.1f} "
-                     f"| **{statistics.median(ratios):.2f}** | {min(ratios):.2f}–{max(ratios):.2f} | {statistics.median(floors):.2f} "
+        cpu = " | ".join(f"{med(who, 'cpu_us'):.1f}" for who in ("nginx", "strangler", "bare", "floor"))
+        ratios, bare, floor = ([b / a for a, b in zip(of("nginx", "cpu_us"), of(who, "cpu_us"))] for who in ("strangler", "bare", "floor"))
+        lines.append(f"| {case} | {cpu} | **{statistics.median(ratios):.2f}** | {min(ratios):.2f}–{max(ratios):.2f} "
+                     f"| {statistics.median(bare):.2f} | {statistics.median(floor):.2f} "
                      f"| {med('nginx', 'rps'):.0f} | {med('strangler', 'rps'):.0f} | {med('nginx', 'p50_ms'):.2f} / {med('nginx', 'p99_ms'):.2f} | {med('strangler', 'p50_ms'):.2f} / {med('strangler', 'p99_ms'):.2f} |")
     return "\n".join(lines)
 
