@@ -106,6 +106,30 @@ fn on(redis: &Redis, more: &str) -> String {
 }
 
 #[tokio::test]
+async fn a_session_that_pages_go_on_writing_is_never_nobodys() {
+    let php = php().start().await;
+    let files = format!("php-files:{}", php.dir().display());
+    let gateway = application(&php, &check(&files, "cache = \"0s\"")).await;
+    let cookie = logged_in(&gateway, "7").await;
+    // PHP empties the file each time before it writes.
+    let writing = async {
+        loop {
+            assert_eq!(asked(&gateway, "/login.php?do=count", &cookie).await.0, 200);
+        }
+    };
+    let reading = async || {
+        for _ in 0..500 {
+            assert_eq!(asked(&gateway, "/old", &cookie).await.0, 200);
+        }
+    };
+    tokio::select! {
+        () = writing => {}
+        _ = futures_util::future::join(reading(), reading()) => {}
+    }
+    assert_eq!(gateway.metrics().await.sum("strangler_check_refused_total", &[]), 0.0);
+}
+
+#[tokio::test]
 async fn a_page_that_holds_its_session_does_not_delay_the_check() {
     let php = php().start().await;
     let files = format!("php-files:{}", php.dir().display());

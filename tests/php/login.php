@@ -1,5 +1,5 @@
 <?php
-// An application with a login of its own: ?do=in&user=7, out, leave (its cookie stays), hold, and nothing to see who it is.
+// An application with a login of its own: ?do=in&user=7, out, leave (its cookie stays), count, hold, and nothing to see who it is.
 session_start();
 switch ($_GET['do'] ?? '') {
     case 'in':
@@ -14,6 +14,9 @@ switch ($_GET['do'] ?? '') {
         break;
     case 'leave':
         $_SESSION = [];
+        break;
+    case 'count':
+        $_SESSION['count'] = ($_SESSION['count'] ?? 0) + 1;
         break;
     case 'hold':
         sleep(2);

@@ -20,9 +20,9 @@ use super::{Failed, InFlight, LARGEST, in_time};
 
 /// A file that was written so short a time ago may be half written; the clock that dates files ticks every 4 or 10 ms.
 const SETTLED: Duration = Duration::from_millis(20);
-/// How long PHP is given to finish before a file is read again, and how often.
+/// How long PHP is given to finish before a file is read again: at first, then twice as long each time.
 const PAUSE: Duration = Duration::from_millis(2);
-const READINGS: usize = 3;
+const READINGS: usize = 4;
 
 /// `session.save_path`: a folder, and how many levels of folders named after characters of the id are in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,20 +59,25 @@ struct Reading {
     fresh: bool,
 }
 
+/// The content of a session's file. One that stays empty, or goes on changing, is unfit: nobody can say whose it is.
+///
+/// PHP empties a file before it writes it anew (`ps_files_write`), and a file that is being emptied keeps its old date
+/// until it has been: so neither date nor two readings alike tell that an empty one is a session in which nothing is kept.
 pub(super) async fn read(folder: &Folder, key: &str, place: InFlight) -> Result<Option<Bytes>, Failed> {
     let Some(path) = folder.file(key) else { return Ok(None) };
     let mut last: Option<Vec<u8>> = None;
-    let mut place = Some(place);
+    let (mut place, mut pause) = (Some(place), PAUSE);
     for _ in 0..READINGS {
         let (path, held, lifetime, owner) = (path.clone(), place.take(), folder.lifetime, folder.owner);
         let (held, reading) = off_worker(move || (held, reading(&path, lifetime, owner))).await?;
         place = held;
         let Some(Reading { content, fresh }) = reading? else { return Ok(None) };
-        if !fresh || last.as_ref() == Some(&content) {
-            return Ok(Some(Bytes::from(content)).filter(|content| !content.is_empty()));
+        if !content.is_empty() && (!fresh || last.as_ref() == Some(&content)) {
+            return Ok(Some(Bytes::from(content)));
         }
         last = Some(content);
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
+        pause *= 2;
     }
     Err(Failed::Unfit)
 }
@@ -220,5 +225,20 @@ mod tests {
         );
         delete(&folder, "sess_a", place()).await.unwrap();
         assert_eq!(read(&folder, "sess_a", place()).await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn a_session_that_php_is_writing_is_waited_for_and_an_empty_one_is_in_doubt() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder { path: dir.path().to_owned(), levels: 0, lifetime: None, owner: None };
+        let file = File::create(dir.path().join("sess_a")).unwrap();
+        // As a file looks that is being emptied: its date is still the old one.
+        file.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
+        assert_eq!(read(&folder, "sess_a", place()).await, Err(Failed::Unfit));
+        let (read, ()) = tokio::join!(read(&folder, "sess_a", place()), async {
+            tokio::time::sleep(PAUSE / 2).await;
+            (&file).write_all(b"user|i:7;").unwrap();
+        });
+        assert_eq!(read.unwrap().as_deref(), Some(&b"user|i:7;"[..]));
     }
 }
