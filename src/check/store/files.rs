@@ -20,9 +20,8 @@ use super::{Failed, InFlight, LARGEST, in_time};
 
 /// A file that was written so short a time ago may be half written; the clock that dates files ticks every 4 or 10 ms.
 const SETTLED: Duration = Duration::from_millis(20);
-/// How long PHP is given to finish before a file is read again: at first, then twice as long each time.
-const PAUSE: Duration = Duration::from_millis(2);
-const READINGS: usize = 4;
+/// How long PHP is given to finish, before each further time that a file is read.
+const PAUSES: [Duration; 3] = [Duration::from_millis(2), Duration::from_millis(4), Duration::from_millis(8)];
 
 /// `session.save_path`: a folder, and how many levels of folders named after characters of the id are in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,8 +65,8 @@ struct Reading {
 pub(super) async fn read(folder: &Folder, key: &str, place: InFlight) -> Result<Option<Bytes>, Failed> {
     let Some(path) = folder.file(key) else { return Ok(None) };
     let mut last: Option<Vec<u8>> = None;
-    let (mut place, mut pause) = (Some(place), PAUSE);
-    for _ in 0..READINGS {
+    let (mut place, mut pauses) = (Some(place), PAUSES.into_iter());
+    loop {
         let (path, held, lifetime, owner) = (path.clone(), place.take(), folder.lifetime, folder.owner);
         let (held, reading) = off_worker(move || (held, reading(&path, lifetime, owner))).await?;
         place = held;
@@ -76,10 +75,11 @@ pub(super) async fn read(folder: &Folder, key: &str, place: InFlight) -> Result<
             return Ok(Some(Bytes::from(content)));
         }
         last = Some(content);
-        tokio::time::sleep(pause).await;
-        pause *= 2;
+        match pauses.next() {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => return Err(Failed::Unfit),
+        }
     }
-    Err(Failed::Unfit)
 }
 
 /// Writes a session as PHP does: into the file that is there, so that a PHP process that has it open sees it too.
@@ -236,7 +236,7 @@ mod tests {
         file.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
         assert_eq!(read(&folder, "sess_a", place()).await, Err(Failed::Unfit));
         let (read, ()) = tokio::join!(read(&folder, "sess_a", place()), async {
-            tokio::time::sleep(PAUSE / 2).await;
+            tokio::time::sleep(PAUSES[0] / 2).await;
             (&file).write_all(b"user|i:7;").unwrap();
         });
         assert_eq!(read.unwrap().as_deref(), Some(&b"user|i:7;"[..]));
