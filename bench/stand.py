@@ -107,6 +107,19 @@ server {{ listen 127.0.0.1:{self.nginx_port};
         self.nginx = self.start("nginx", "-c", self.nginx_conf("proxy", proxy, main), "-p", "/usr/share/nginx")
         wait_for(lambda: answers(self.nginx_port) and answers(self.service_port), "nginx")
 
+    def start_fpm(self, children):
+        """Debian's php-fpm, with processes that are there from the beginning."""
+        binary = next((b for b in ("php-fpm", "php-fpm8.4", "php-fpm8.3", "php-fpm8.2", "php-fpm8.1") if shutil.which(b)), None)
+        if not binary:
+            sys.exit("php-fpm is missing; `make install-test-deps` installs it")
+        self.fpm = self.dir / "fpm.sock"
+        user = "user = www-data\ngroup = www-data\n" if os.getuid() == 0 else ""
+        (self.dir / "fpm.conf").write_text(
+            f"[global]\nerror_log = {self.dir}/fpm.log\n[www]\n{user}listen = {self.fpm}\nlisten.mode = 0666\n"
+            f"pm = static\npm.max_children = {children}\n")
+        self.start(binary, "-F", "-y", self.dir / "fpm.conf")
+        wait_for(self.fpm.exists, "php-fpm")
+
     def start_gateway(self, routes, **environment):
         self.gateway_port = free_port()
         (self.dir / "routes.toml").write_text(f"""

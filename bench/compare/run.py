@@ -23,24 +23,12 @@ class Compare(Bench):
     beside = ["bare", "floor"]
 
     def begin(self):
-        self.start_fpm()
-        self.start_both()
-
-    def start_fpm(self):
-        # Room for all four: what one of them keeps connected is lost to the others.
-        binary = next((b for b in ("php-fpm", "php-fpm8.4", "php-fpm8.3", "php-fpm8.2", "php-fpm8.1") if shutil.which(b)), None)
-        if not binary:
-            sys.exit("php-fpm is missing; `make install-test-deps` installs it")
-        self.fpm = self.dir / "fpm.sock"
-        user = "user = www-data\ngroup = www-data\n" if os.getuid() == 0 else ""
-        (self.dir / "fpm.conf").write_text(
-            f"[global]\nerror_log = {self.dir}/fpm.log\n[www]\n{user}listen = {self.fpm}\nlisten.mode = 0666\n"
-            f"pm = static\npm.max_children = {4 * self.o.children + 4}\n")
         shutil.copytree(HERE / "www", self.dir / "www")
         for path in [self.dir / "www", *(self.dir / "www").iterdir()]:
             os.chmod(path, 0o755)
-        self.start(binary, "-F", "-y", self.dir / "fpm.conf")
-        wait_for(self.fpm.exists, "php-fpm")
+        # Room for all four: what one of them keeps connected is lost to the others.
+        self.start_fpm(4 * self.o.children + 4)
+        self.start_both()
 
     def start_both(self):
         params = "".join(f"fastcgi_param {k} {v};\n" for k, v in {
