@@ -109,6 +109,7 @@ class Checks(Bench):
 {signature}nonces = "{store}"
 [check.signed-warm]
 {signature}nonces = "memory"
+capacity = 9999999
 [defaults]
 new = "service"
 serve = "new"

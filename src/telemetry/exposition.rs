@@ -12,6 +12,7 @@ use super::counters::{
     Apart, CheckStats, FAILURES, LEGACY_VERDICTS, REFUSALS, RouteStats, STATUS_CLASSES, SideTotals, UpstreamStats,
     VERDICTS,
 };
+use super::courtesy::Courtesy;
 use super::family::{Histogram, Labels, Value};
 use super::metrics::{
     APART, BUILD, BYTES_IN, BYTES_OUT, CHECK_CACHE, CHECK_PARITY, CHECK_REFUSED, CHECK_STORE_OPERATIONS,
@@ -32,17 +33,12 @@ const SERVES: [&str; 2] = ["legacy", "new"];
 /// Clock ticks of `/proc/self/stat` per second: part of Linux' interface on every machine we run on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// How long a scrape keeps its processor from a worker that waits for it.
-const COURTESY: Duration = Duration::from_micros(200);
-/// Sides read, or samples written, before it looks at the clock again: far less than that.
-const IN_A_ROW: usize = 8;
-
 impl Telemetry {
     /// All metrics in one of the formats.
     pub(crate) fn metrics(&self, gauges: Gauges, format: Format) -> Vec<u8> {
         // A scrape is about as long as the one before: a buffer that grows would be copied again and again.
         let room = self.scraped.load(Ordering::Relaxed);
-        let mut courtesy = Courtesy { offered: Instant::now() };
+        let mut courtesy = Courtesy::new();
         let reading = Reading::take(self, gauges, format, &mut courtesy);
         let mut writer = Writer { out: Vec::with_capacity(room + room / 16), format, courtesy };
         reading.write(&mut writer);
@@ -75,24 +71,6 @@ impl Writer {
             Format::OpenMetrics => text::append(out, metric, samples, true),
             Format::Protobuf => protobuf::append(out, metric, samples),
         }
-    }
-}
-
-/// Offers the processor to a worker that waits for it, every now and then: where all processors are busy, a scrape
-/// would else keep one for as long as the scheduler lets it, which is some milliseconds. A scrape can wait.
-struct Courtesy {
-    offered: Instant,
-}
-
-impl Courtesy {
-    fn between<T>(&mut self, items: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
-        items.enumerate().map(|(n, item)| {
-            if n % IN_A_ROW == 0 && self.offered.elapsed() >= COURTESY {
-                std::thread::yield_now();
-                self.offered = Instant::now();
-            }
-            item
-        })
     }
 }
 

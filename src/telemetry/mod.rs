@@ -8,6 +8,7 @@
 
 mod access_log;
 mod counters;
+mod courtesy;
 mod exchange;
 mod exposition;
 pub(crate) mod fair;
@@ -47,6 +48,7 @@ pub(crate) use self::window::{Curve, Figures, Latency, SLICE, Window};
 
 use self::access_log::AccessLog;
 use self::counters::WorkerCell;
+use self::courtesy::Courtesy;
 use self::trace::Tracer;
 
 /// The name under which requests that no route matched are counted and logged.
@@ -155,7 +157,7 @@ impl Telemetry {
 
     /// Closes the slices of time that are over. The control plane calls it every ten seconds.
     pub(crate) fn tick(&self, now: Instant) {
-        for route in self.routes() {
+        for route in Courtesy::new().between(self.routes().into_iter()) {
             route.tick(now);
         }
     }
