@@ -210,13 +210,9 @@ fn admit(
     if target.len() > edge.limits.uri_bytes {
         return Err(Answer::TargetTooLong);
     }
+    headers::admit(head.version, &mut head.headers, client.via_trusted_proxy, owned_fields)?;
     let host = Host::of(head.version, &head.uri, &head.headers)?;
     let path = CanonicalPath::of(&head.uri).map_err(|_| Answer::BadPath)?;
-
-    headers::admit(head.version, &mut head.headers, client.via_trusted_proxy)?;
-    for name in owned_fields {
-        head.headers.remove(name);
-    }
     head.headers.insert(X_REQUEST_ID, request_id.clone());
     let body = RequestBody::new(body, edge.limits.body_bytes, edge.timeouts.body_gap);
     let (request_id, deadline) = (request_id.clone(), started.into());

@@ -14,25 +14,33 @@ use super::Answer;
 
 /// Makes a client's fields those that a side is given, or refuses them for their framing.
 ///
-/// `Connection` and `Upgrade` stay if they ask for WebSocket, and say nothing else then. No other protocol is ever
-/// switched to: `h2c` would carry requests past the edge.
-pub(crate) fn admit(version: Version, headers: &mut HeaderMap, client_is_trusted: bool) -> Result<(), Answer> {
+/// `owned` are names that only the edge may say. `Connection` and `Upgrade` stay if they ask for WebSocket, and say
+/// nothing else then. No other protocol is ever switched to: `h2c` would carry requests past the edge.
+pub(crate) fn admit(
+    version: Version,
+    headers: &mut HeaderMap,
+    client_is_trusted: bool,
+    owned: &[HeaderName],
+) -> Result<(), Answer> {
     // Most requests have few of the fields that matter here, and one look at the names tells.
-    let (mut length, mut hop_by_hop, mut unsayable) = (false, false, false);
+    let (mut framing, mut hop_by_hop, mut unsayable) = (false, false, false);
     for name in headers.keys().map(HeaderName::as_str) {
-        length |= name == "content-length";
+        framing |= matches!(name, "content-length" | "transfer-encoding" | "expect" | "upgrade");
         hop_by_hop |= is_hop_by_hop(name) || name == "te";
         unsayable |= !may_say(name, client_is_trusted);
     }
-    if length || hop_by_hop {
+    if framing {
         check_framing(version, headers)?;
     }
-    let upgrade = hop_by_hop && upgrade_wanted(headers);
+    let upgrade = framing && upgrade_wanted(headers);
     if unsayable {
         clean_request(headers, client_is_trusted);
     }
     if hop_by_hop {
         strip_hop_by_hop(headers);
+    }
+    for name in owned {
+        headers.remove(name);
     }
     if upgrade {
         restore_upgrade(headers);
@@ -350,9 +358,9 @@ mod tests {
     fn what_a_side_is_given_of_a_request_is_framed_once_and_says_nothing_of_its_connection() {
         let admitted = |lines: &[(&'static str, &'static str)]| {
             let mut sent = map(lines);
-            admit(Version::HTTP_11, &mut sent, false).map(|()| sent)
+            admit(Version::HTTP_11, &mut sent, false, &[HeaderName::from_static("x-plan")]).map(|()| sent)
         };
-        assert_eq!(admitted(&[("host", "a")]), Ok(map(&[("host", "a")])));
+        assert_eq!(admitted(&[("host", "a"), ("x-plan", "gold")]), Ok(map(&[("host", "a")])));
         let sent = [("host", "a"), ("te", "gzip"), ("connection", "x-one"), ("x-one", "1"), ("x-forwarded-for", "b")];
         assert_eq!(admitted(&sent), Ok(map(&[("host", "a")])));
         assert_eq!(admitted(&[("content-length", "5"), ("content-length", "5")]), Err(Answer::BadFraming));
