@@ -66,6 +66,16 @@ impl Signed {
         self.gateway.request("POST", target).send().await.unwrap().status().as_u16()
     }
 
+    /// What was accepted before a store lost it stays refused, for that reason, once the store answers again.
+    async fn refuses_as_restarted(&self, target: &str) {
+        until_the_store_answers(self).await;
+        for _ in 0..3 {
+            assert_eq!(self.post(target).await, 401);
+        }
+        let restarted = [("check", "signed"), ("reason", "restarted")];
+        self.gateway.until_metric("strangler_check_refused_total", &restarted, 1.0).await;
+    }
+
     /// Why it refused its first requests.
     async fn refusals(&self, count: usize) -> Vec<String> {
         let records = self.gateway.until_records(count).await;
@@ -206,11 +216,7 @@ fn in_redis(redis: &Redis) -> String {
 #[tokio::test]
 async fn one_request_sent_a_thousand_times_through_two_gateways_on_one_redis_is_accepted_once() {
     let redis = redis().await;
-    let (one, other) = (signed(&in_redis(&redis)).await, signed(&in_redis(&redis)).await);
-    // Connected to: opening a connection may take longer than an operation waits for it.
-    for edge in [&one, &other] {
-        until_the_store_answers(edge).await;
-    }
+    let (one, other) = two_connected(&in_redis(&redis)).await;
     let target = by_python("n-1", &[&format!("timestamp={}", other.ahead().await)]);
     let asked = (0..1000).map(|n| if n % 2 == 0 { one.post(&target) } else { other.post(&target) });
     let answers = futures_util::future::join_all(asked).await;
@@ -220,6 +226,15 @@ async fn one_request_sent_a_thousand_times_through_two_gateways_on_one_redis_is_
     assert!(answers.iter().all(|status| matches!(status, 200 | 401 | 503)), "{answers:?}");
     let store = [("check", "signed"), ("result", "done")];
     one.gateway.until_metric("strangler_check_store_operations_total", &store, 1.0).await;
+}
+
+/// Two gateways on one store, connected to it: opening a connection may take longer than an operation waits for it.
+async fn two_connected(nonces: &str) -> (Signed, Signed) {
+    let (one, other) = (signed(nonces).await, signed(nonces).await);
+    for edge in [&one, &other] {
+        until_the_store_answers(edge).await;
+    }
+    (one, other)
 }
 
 async fn until_the_store_answers(edge: &Signed) {
@@ -264,10 +279,7 @@ async fn what_a_redis_forgot_that_was_killed_is_not_accepted_again() {
     let start = async || redis_with(&["--unixsocket", &socket]).await;
     let redis = start().await;
     let nonces = format!("nonces = \"redis+unix://{socket}\"");
-    let (one, other) = (signed(&nonces).await, signed(&nonces).await);
-    for edge in [&one, &other] {
-        until_the_store_answers(edge).await;
-    }
+    let (one, other) = two_connected(&nonces).await;
     let mut ahead = Vec::new();
     for nonce in ["a", "b", "c"] {
         ahead.push(by_python(nonce, &[&format!("timestamp={}", other.ahead().await)]));
@@ -278,13 +290,8 @@ async fn what_a_redis_forgot_that_was_killed_is_not_accepted_again() {
     let redis = start().await;
     assert_eq!(redis.command(&["DBSIZE"]).trim(), "0");
     for (edge, target) in [&one, &other, &signed(&nonces).await].into_iter().zip(&ahead) {
-        until_the_store_answers(edge).await;
-        for _ in 0..3 {
-            assert_eq!(edge.post(target).await, 401);
-        }
         // The empty Redis would have let it pass.
-        let restarted = [("check", "signed"), ("reason", "restarted")];
-        edge.gateway.until_metric("strangler_check_refused_total", &restarted, 1.0).await;
+        edge.refuses_as_restarted(target).await;
     }
 }
 
@@ -292,10 +299,7 @@ async fn what_a_redis_forgot_that_was_killed_is_not_accepted_again() {
 async fn what_a_failover_lost_is_not_accepted_again() {
     let stores = replicated().await;
     let nonces = format!("nonces = \"{}\"", stores.url());
-    let (one, other) = (signed(&nonces).await, signed(&nonces).await);
-    for edge in [&one, &other] {
-        until_the_store_answers(edge).await;
-    }
+    let (one, other) = two_connected(&nonces).await;
     let mut ahead = Vec::new();
     for nonce in ["a", "b", "c"] {
         ahead.push(by_python(nonce, &[&format!("timestamp={}", other.ahead().await)]));
@@ -306,12 +310,7 @@ async fn what_a_failover_lost_is_not_accepted_again() {
     assert_eq!(stores.replica.command(&["FLUSHALL"]).trim(), "OK");
     let (now_primary, _sentinel) = stores.fail_over().await;
     for (edge, target) in [&one, &other, &signed(&nonces).await].into_iter().zip(&ahead) {
-        until_the_store_answers(edge).await;
-        for _ in 0..3 {
-            assert_eq!(edge.post(target).await, 401);
-        }
-        let restarted = [("check", "signed"), ("reason", "restarted")];
-        edge.gateway.until_metric("strangler_check_refused_total", &restarted, 1.0).await;
+        edge.refuses_as_restarted(target).await;
     }
     // The new primary was asked, and would have let them pass.
     assert!(now_primary.command(&["DBSIZE"]).trim().parse::<u32>().unwrap() >= 3);
