@@ -3,7 +3,7 @@
 # make observe a Prometheus on the running demo; every query of the dashboard and the alerts asked of it
 # make release the program guided by a profile of itself at work, in target/guided: about a sixth less CPU time a request
 # make bench   that build, nginx and the least there can be side by side: on the same PHP-FPM, and with checks on the
-#              same Redis; a scrape of 1,000 routes
+#              same Redis; PHP beside the reader of its sessions; a scrape of 1,000 routes
 
 .PHONY: demo observe test release bench install-test-deps nextest
 
@@ -34,6 +34,7 @@ release:
 bench: release
 	bench/compare/run.py --gateway target/guided/*/release/examples/hello
 	bench/checks/run.py --gateway target/guided/*/release/examples/hello
+	bench/checks/reader.py --gateway target/guided/*/release/examples/hello --connections 2
 	bench/scrape/run.py --gateway target/guided/*/release/examples/hello
 
 install-test-deps:
