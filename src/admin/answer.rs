@@ -6,24 +6,23 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ::http::header::{
     ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use bytes::Bytes;
-use http_body_util::Either;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
+use super::body::Body;
 use super::compare::{self, Question};
-use super::events::Stream;
-use super::pieces::Pieces;
 use super::{Admin, flip, gauges, guard, page, report, routes, series, upstreams};
 use crate::http::{Answer, BoxError};
 use crate::telemetry::Format;
 
-type Reply = Response<Either<Pieces, Stream>>;
+type Reply = Response<Body>;
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -64,7 +63,7 @@ impl Admin {
             return turned_away(refused);
         }
         let answer: fn(&Self, &Uri, &HeaderMap) -> Reply = match uri.path() {
-            "/healthz" => |_, _, _| reply(StatusCode::OK, TEXT, "ok\n"),
+            "/healthz" => |_, _, _| reply(StatusCode::OK, TEXT, Body::whole("ok\n")),
             "/readyz" => |admin, _, _| admin.readyz(),
             "/metrics" => |admin, _, headers| admin.metrics(headers),
             "/api/routes" => |admin, _, _| json_reply(StatusCode::OK, &admin.routes()),
@@ -93,10 +92,10 @@ impl Admin {
             Ok(question) => question,
             Err(remedy) => return refusal(StatusCode::BAD_REQUEST, 40001, remedy),
         };
-        let Some(stream) = self.events.listen(question, cut) else {
+        let Some(events) = self.events.listen(question, cut) else {
             return refusal(StatusCode::SERVICE_UNAVAILABLE, 50301, "too many listen already; close another dashboard");
         };
-        reply(StatusCode::OK, EVENTS, Bytes::new()).map(|_| Either::Right(stream))
+        reply(StatusCode::OK, EVENTS, Body::Events(events))
     }
 
     /// One event: the comparison, and beside it what else may change from second to second.
@@ -118,8 +117,13 @@ impl Admin {
 
     fn metrics(&self, headers: &HeaderMap) -> Reply {
         let format = Format::negotiate(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
-        let gauges = gauges::of(&self.table.current(), &self.reloads.snapshot(), &self.costs.known());
-        reply(StatusCode::OK, format.content_type(), self.telemetry.metrics(gauges, format))
+        let (table, reloads, costs) = (self.table.current(), self.reloads.snapshot(), self.costs.known());
+        let telemetry = Arc::clone(&self.telemetry);
+        let written = Body::written(async move |reader| {
+            let gauges = gauges::of(&table, &reloads, &costs).await;
+            telemetry.write_metrics(gauges, format, reader).await;
+        });
+        reply(StatusCode::OK, format.content_type(), written)
     }
 
     fn compare(&self, query: Option<&str>) -> Reply {
@@ -160,7 +164,7 @@ fn not_allowed(allow: &'static str) -> Reply {
 
 fn page_reply(path: &str) -> Reply {
     let Some((content_type, content)) = page::file(path) else { return own(Answer::NoRoute) };
-    let mut reply = reply(StatusCode::OK, content_type, content);
+    let mut reply = reply(StatusCode::OK, content_type, Body::whole(content));
     reply.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY));
     reply
 }
@@ -179,17 +183,17 @@ pub(super) fn refused(code: u32, message: &str) -> Value {
 }
 
 fn json_reply(status: StatusCode, value: &Value) -> Reply {
-    reply(status, JSON, format!("{value}\n"))
+    reply(status, JSON, Body::whole(format!("{value}\n")))
 }
 
-fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
+fn reply(status: StatusCode, content_type: &'static str, body: Body) -> Reply {
     const HEADERS: [(HeaderName, &str); 4] = [
         (CACHE_CONTROL, "no-store"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (REFERRER_POLICY, "no-referrer"),
         (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
     ];
-    let mut response = Response::new(Either::Left(Pieces::of(body.into())));
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

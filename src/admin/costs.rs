@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::route::{LiveTable, Place, RouteTable};
-use crate::telemetry::{self, FORECAST_MINUTES, RouteStats, SLICE, Side, Telemetry};
+use crate::telemetry::{self, Courtesy, FORECAST_MINUTES, RouteStats, SLICE, Side, Telemetry};
 use crate::upstream::Target;
 use crate::upstream::fastcgi::Php;
 use crate::upstream::fastcgi::local::{Cost, Processes};
@@ -86,8 +86,10 @@ impl Costs {
             let now = Instant::now();
             if now >= slice_ends {
                 slice_ends = (slice_ends + SLICE).max(now);
-                telemetry.tick(now);
-                watch.end_slice(&table, &mut self.lock());
+                telemetry.tick(now).await;
+                let mut known = self.known();
+                watch.end_slice(&table, now, &mut known).await;
+                *self.lock() = known;
             }
         }
     }
@@ -157,37 +159,34 @@ impl Serving<'_> {
     }
 }
 
-fn served(table: &RouteTable) -> BTreeMap<&str, Serving<'_>> {
+async fn served<'t>(table: &'t RouteTable, now: Instant, courtesy: &mut Courtesy) -> BTreeMap<&'t str, Serving<'t>> {
     let mut served: BTreeMap<&str, Serving<'_>> = BTreeMap::new();
     for route in &table.routes {
         for (side, place) in [(Side::Legacy, route.legacy()), (Side::New, route.new_side())] {
             let Some(place) = place else { continue };
             let serving = served.entry(place.target.name()).or_insert_with(|| Serving { place, routes: Vec::new() });
-            serving.routes.push((&route.stats, side, route.stats.worked(side)));
+            serving.routes.push((&route.stats, side, route.stats.worked(side, now)));
         }
+        courtesy.offer().await;
     }
     served
 }
 
 impl Watch {
     fn look(&mut self, table: &RouteTable) {
-        let mut seen = "";
         for target in table.targets() {
             let Target::Php(php) = target else { continue };
-            // Most tables have one pool, which every route names.
-            if seen == php.name() {
-                continue;
-            }
-            seen = php.name();
-            match self.0.get_mut(seen) {
+            match self.0.get_mut(php.name()) {
                 Some(watched) => watched.look(php),
-                None => self.0.entry(seen.to_owned()).or_default().look(php),
+                None => self.0.entry(php.name().to_owned()).or_default().look(php),
             }
         }
     }
 
-    fn end_slice(&mut self, table: &RouteTable, known: &mut Known) {
-        let served = served(table);
+    /// Reads what was spent in the slice that was closed at `now`, and shares it out.
+    async fn end_slice(&mut self, table: &RouteTable, now: Instant, known: &mut Known) {
+        let mut courtesy = Courtesy::new();
+        let served = served(table, now, &mut courtesy).await;
         self.0.retain(|name, _| served.contains_key(&**name));
         known.places.clear();
         (known.legacy.memory, known.new.memory) = (None, None);
@@ -196,7 +195,7 @@ impl Watch {
             let watched = self.0.entry((*name).to_owned()).or_default();
             let cost = watched.end_slice(serving);
             if let Some(cpu) = cost.cpu {
-                watched.charge(cpu, serving, known);
+                watched.charge(cpu, serving, known, &mut courtesy).await;
             }
             let handler = matches!(serving.place.target, Target::Handler(_));
             for side in [Side::Legacy, Side::New].into_iter().filter(|side| serving.serves(*side)) {
@@ -247,7 +246,7 @@ impl Watched {
 
     /// Shares what was spent since the last slice among the routes. What was spent while none was answered is
     /// shared with the next ones: it was spent for a request that is not over yet.
-    fn charge(&mut self, cpu: Duration, serving: &Serving<'_>, known: &mut Known) {
+    async fn charge(&mut self, cpu: Duration, serving: &Serving<'_>, known: &mut Known, courtesy: &mut Courtesy) {
         self.uncharged += cpu.saturating_sub(self.read);
         self.read = cpu;
         let worked = serving.worked().as_secs_f64();
@@ -257,6 +256,7 @@ impl Watched {
             if let Some(side) = known.side_mut(*side) {
                 side.cpu = Some(side.cpu.unwrap_or_default() + share);
             }
+            courtesy.offer().await;
         }
         if worked > 0.0 {
             self.uncharged = Duration::ZERO;
@@ -270,26 +270,27 @@ mod tests {
     use super::*;
     use crate::telemetry::{Latency, Window};
 
-    #[test]
-    fn what_a_place_took_is_shared_by_its_routes_as_it_worked_for_them() {
+    #[tokio::test]
+    async fn what_a_place_took_is_shared_by_its_routes_as_it_worked_for_them() {
         let admin = Admin::for_test();
         let table = admin.table.current();
         let (start, other) = (Instant::now(), RouteStats::new("other", 1, Instant::now()));
         let order = &table.routes[0].stats;
         let (mut watched, mut known) = (Watched::default(), Known::default());
-        let mut charge = |seconds, slice| {
-            order.tick(start + SLICE * slice);
-            other.tick(start + SLICE * slice);
-            let routes = [&**order, &other].map(|stats| (stats, Side::Legacy, stats.worked(Side::Legacy)));
+        let mut charge = async |seconds, slice| {
+            let now = start + SLICE * slice;
+            order.tick(now);
+            other.tick(now);
+            let routes = [&**order, &other].map(|stats| (stats, Side::Legacy, stats.worked(Side::Legacy, now)));
             let serving = Serving { place: table.routes[0].legacy().unwrap(), routes: routes.to_vec() };
-            watched.charge(Duration::from_secs(seconds), &serving, &mut known);
+            watched.charge(Duration::from_secs(seconds), &serving, &mut known, &mut Courtesy::new()).await;
             known.legacy.cpu
         };
         // Nobody was answered: the request that it was spent for is still being served.
-        assert_eq!(charge(4, 1), Some(Duration::ZERO));
+        assert_eq!(charge(4, 1).await, Some(Duration::ZERO));
         order.serve_for_tests(Side::Legacy, Duration::from_millis(300));
         other.serve_for_tests(Side::Legacy, Duration::from_millis(100));
-        assert_eq!(charge(8, 2), Some(Duration::from_secs(8)));
+        assert_eq!(charge(8, 2).await, Some(Duration::from_secs(8)));
         let cpu = |stats: &RouteStats| {
             stats.figures(Side::Legacy, Window::Hour, Latency::Total, start + SLICE * 2).unwrap().cpu.unwrap().time
         };
@@ -311,11 +312,11 @@ mod tests {
         assert_eq!(Demand::default().full_in(20), None);
     }
 
-    #[test]
-    fn handlers_cost_what_their_code_took_and_the_memory_of_the_process_they_live_in() {
+    #[tokio::test]
+    async fn handlers_cost_what_their_code_took_and_the_memory_of_the_process_they_live_in() {
         let admin = Admin::for_test();
         let mut known = Known::default();
-        Watch::default().end_slice(&admin.table.current(), &mut known);
+        Watch::default().end_slice(&admin.table.current(), Instant::now(), &mut known).await;
         assert_eq!(known.places.keys().collect::<Vec<_>>(), ["orders", "php"]);
         assert_eq!(known.new.cpu, Some(Duration::ZERO));
         assert!(known.new.memory.is_some_and(|bytes| bytes > 1 << 20));

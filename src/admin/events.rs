@@ -5,14 +5,10 @@
 //! nothing is ever buffered for who does not read.
 
 use std::cell::RefCell;
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::Frame;
 use tokio::sync::{Notify, mpsc};
 
 use super::compare::Question;
@@ -41,19 +37,19 @@ struct Listener {
 
 impl Events {
     /// Somebody listens. `cut` is notified when the connection is to be cut. `None`: there are too many.
-    pub(super) fn listen(&self, question: Question, cut: &Rc<Notify>) -> Option<Stream> {
+    pub(super) fn listen(&self, question: Question, cut: &Rc<Notify>) -> Option<mpsc::Receiver<Bytes>> {
         let mut listeners = self.listeners.borrow_mut();
         listeners.retain(|listener| !listener.events.is_closed());
         if listeners.len() >= LISTENERS {
             return None;
         }
-        let (events, stream) = mpsc::channel(1 + LAG);
+        let (events, told) = mpsc::channel(1 + LAG);
         if let Some((_, last)) = self.last.borrow().iter().find(|(of, _)| *of == question) {
             let _ = events.try_send(last.clone());
         }
         listeners.push(Listener { question, events, cut: Rc::clone(cut) });
         self.joined.notify_one();
-        Some(Stream(stream))
+        Some(told)
     }
 
     /// Sends, once a second, what `told` says to each question that is listened to.
@@ -93,19 +89,6 @@ impl Events {
     }
 }
 
-/// The body of one listener's answer.
-#[derive(Debug)]
-pub(super) struct Stream(mpsc::Receiver<Bytes>);
-
-impl http_body::Body for Stream {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(cx).map(|event| event.map(|event| Ok(Frame::data(event))))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
@@ -131,11 +114,11 @@ mod tests {
             let (mut one, mut other) =
                 (events.listen(question(), &cut).unwrap(), events.listen(question(), &cut).unwrap());
             for second in 1..=5 {
-                assert_eq!(one.0.recv().await.unwrap(), other.0.recv().await.unwrap());
+                assert_eq!(one.recv().await.unwrap(), other.recv().await.unwrap());
                 assert_eq!(computed.get(), second);
             }
             let mut late = events.listen(question(), &cut).unwrap();
-            assert_eq!(late.0.recv().await.unwrap(), "5", "who joins does not wait");
+            assert_eq!(late.recv().await.unwrap(), "5", "who joins does not wait");
             drop((one, other, late));
             tokio::time::sleep(Duration::from_secs(60)).await;
             assert_eq!(computed.get(), 5);
@@ -151,7 +134,7 @@ mod tests {
         let mut brisk = events.listen(question(), &fine).unwrap();
         for _ in 0..=1 + LAG {
             events.send(&mut |_| Bytes::from_static(b"data"));
-            brisk.0.recv().await.unwrap();
+            brisk.recv().await.unwrap();
         }
         assert!(cut.notified().now_or_never().is_some());
         assert!(fine.notified().now_or_never().is_none());

@@ -1,41 +1,44 @@
 //! The gauges that telemetry does not know itself: read from the table in force and its upstreams.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::costs::{Known, SideCost};
 use super::reload::Reloads;
 use crate::check::store::Outcome;
 use crate::check::{Check, Kind, Session};
 use crate::route::RouteTable;
-use crate::telemetry::{CheckGauge, Gauges, HandlerGauge, KeyGauge, RouteGauge, Side, SideGauge, UpstreamGauge};
+use crate::telemetry::{
+    CheckGauge, Courtesy, Gauges, HandlerGauge, KeyGauge, RouteGauge, Side, SideGauge, UpstreamGauge,
+};
 use crate::upstream::Target;
 use crate::upstream::fastcgi::Connections;
 
 /// What the table, its upstreams, the reloads and the costs are like now. An upstream that no route uses has
 /// no connections and is not told of.
-pub(super) fn of(table: &RouteTable, reloads: &Reloads, costs: &Known) -> Gauges {
+pub(super) async fn of(table: &RouteTable, reloads: &Reloads, costs: &Known) -> Gauges {
     let side = |side: Side, cost: &SideCost| SideGauge {
         side: side.word(),
         cpu_seconds: cost.cpu.map(|cpu| cpu.as_secs_f64()),
         memory_bytes: cost.memory,
     };
+    let (mut routes, mut courtesy) = (Vec::with_capacity(table.routes.len()), Courtesy::new());
+    for route in &table.routes {
+        routes.push(RouteGauge { name: Arc::clone(&route.name), serve: route.serve.word() });
+        courtesy.offer().await;
+    }
     let mut gauges = Gauges {
         generation: table.generation,
         reloads_accepted: reloads.accepted,
         reloads_rejected: reloads.rejected,
         file_rejected: reloads.last_rejected.is_some(),
-        routes: table
-            .routes
-            .iter()
-            .map(|route| RouteGauge { name: (*route.name).to_owned(), serve: route.serve.word() })
-            .collect(),
+        routes,
         checks: checks(table),
         sides: vec![side(Side::Legacy, &costs.legacy), side(Side::New, &costs.new)],
         ..Gauges::default()
     };
-    for (name, target) in places(table) {
-        let full_in = costs.places.get(name).and_then(|cost| cost.full_in);
-        let name = name.to_owned();
+    for target in table.targets() {
+        let name = target.name().to_owned();
+        let full_in = costs.places.get(&name).and_then(|cost| cost.full_in);
         match (connections(target), target) {
             (Some(Used { in_use, idle, waiting }), _) => {
                 let saturation_seconds = full_in.map(|until| until.as_secs_f64());
@@ -53,40 +56,30 @@ pub(super) fn of(table: &RouteTable, reloads: &Reloads, costs: &Known) -> Gauges
 
 /// The checks that have a store, each once.
 fn checks(table: &RouteTable) -> Vec<CheckGauge> {
-    let gauge = |(name, check): (&str, &Check)| {
+    let gauge = |check: &Arc<Check>| {
         let (store, session) = (check.store()?, check.session());
         let totals = store.totals();
         let nanoseconds = std::time::Duration::from_nanos(totals.nanoseconds);
         Some(CheckGauge {
-            name: name.to_owned(),
+            name: check.name().to_owned(),
             store_up: store.is_up(),
             operations: Outcome::ALL.map(Outcome::word).into_iter().zip(totals.operations).collect(),
             seconds: nanoseconds.as_secs_f64(),
             cache: session.map(Session::cache_totals),
         })
     };
-    by_name(table).into_iter().filter_map(gauge).collect()
+    table.checks.values().filter_map(gauge).collect()
 }
 
 /// How often each key of each check was used.
 fn keys(table: &RouteTable) -> Vec<KeyGauge> {
     let mut keys = Vec::new();
-    for (name, check) in by_name(table) {
+    for (name, check) in &table.checks {
         let Kind::Signature(signature) = check.kind() else { continue };
-        let used = |(key, used): (&str, u64)| KeyGauge { check: name.to_owned(), key: key.to_owned(), used };
+        let used = |(key, used): (&str, u64)| KeyGauge { check: (**name).to_owned(), key: key.to_owned(), used };
         keys.extend(signature.uses().map(used));
     }
     keys
-}
-
-/// Every check of the table once, by its name.
-fn by_name(table: &RouteTable) -> BTreeMap<&str, &Check> {
-    table.checks().map(|check| (check.name(), &**check)).collect()
-}
-
-/// Every upstream and handler of the table once, by its name.
-pub(super) fn places(table: &RouteTable) -> BTreeMap<&str, &Target> {
-    table.targets().map(|target| (target.name(), target)).collect()
 }
 
 /// The connections to an upstream, and the requests that wait for one.
@@ -116,10 +109,10 @@ mod tests {
     use super::super::Admin;
     use super::*;
 
-    #[test]
-    fn each_upstream_and_handler_is_told_once_however_many_routes_use_it() {
+    #[tokio::test]
+    async fn each_upstream_and_handler_is_told_once_however_many_routes_use_it() {
         let admin = Admin::for_test();
-        let gauges = of(&admin.table.current(), &admin.reloads.snapshot(), &Known::default());
+        let gauges = of(&admin.table.current(), &admin.reloads.snapshot(), &Known::default()).await;
         let handlers: Vec<&str> = gauges.handlers.iter().map(|handler| &*handler.name).collect();
         assert_eq!(handlers, ["orders", "php"]);
         assert_eq!((gauges.generation, gauges.routes.len(), gauges.routes[0].serve), (1, 1, "legacy"));

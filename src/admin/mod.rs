@@ -6,6 +6,7 @@
 //! binds the port.
 
 mod answer;
+mod body;
 mod compare;
 mod costs;
 mod events;
@@ -13,7 +14,6 @@ mod flip;
 mod gauges;
 mod guard;
 mod page;
-mod pieces;
 mod reload;
 mod report;
 mod routes;

@@ -54,7 +54,8 @@ fn side(figures: Option<Figures>, cost: SideCost) -> Option<Map<String, Value>> 
 }
 
 fn with_costs(table: &RouteTable, costs: &Known) -> Value {
-    let upstreams = gauges::places(table).into_iter().map(|(name, target)| {
+    let upstreams = table.targets().map(|target| {
+        let name = target.name();
         let cost = costs.places.get(name).copied().unwrap_or_default();
         let (kind, slots) = upstreams::kind(target);
         let used = gauges::connections(target);

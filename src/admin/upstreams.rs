@@ -1,7 +1,5 @@
 //! The upstreams and handlers of the table in force: how busy each is now, and what became of waiting.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
 use super::costs::Known;
@@ -12,9 +10,7 @@ use crate::upstream::Target;
 /// One entry for each, by name. `waits` and `wait_seconds` only rise, so that a reader gets the mean of
 /// any span as a quotient of differences.
 pub(super) fn shown(table: &RouteTable, costs: &Known) -> Value {
-    let places = table.routes.iter().flat_map(|route| [route.legacy(), route.new_side()]).flatten();
-    let places: BTreeMap<&str, &Place> = places.map(|place| (place.target.name(), place)).collect();
-    places.into_values().map(|place| one(place, costs)).collect()
+    table.places.values().map(|place| one(place, costs)).collect()
 }
 
 /// What it is, and how many connections to it there may be, where that is bounded.

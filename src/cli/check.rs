@@ -8,7 +8,6 @@ use clap::Args;
 use tokio::runtime::{Builder, LocalOptions};
 
 use super::{FAILED, complain, look_at, print, routes_in_words};
-use crate::check::Check;
 use crate::route::RouteTable;
 use crate::upstream::Handler;
 
@@ -43,9 +42,8 @@ fn probe(table: &RouteTable) -> u8 {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error.to_string()),
     };
-    let checks: BTreeMap<&str, &Check> = table.checks().map(|check| (check.name(), &**check)).collect();
     let (mut text, mut code) = (String::new(), 0);
-    for (name, check) in checks {
+    for (name, check) in &table.checks {
         let Some(store) = check.store() else { continue };
         let address = store.backend().address();
         match runtime.block_on(store.probe(check.session().is_none())) {

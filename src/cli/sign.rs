@@ -13,7 +13,7 @@ use clap::Args;
 
 use super::{FAULTY, complain, explain, look_at, print, with_causes};
 use crate::check::signature::{Signature, SignedRequest, Unsigned};
-use crate::check::{Check, Kind, clock};
+use crate::check::{Kind, clock};
 use crate::config::Listen;
 use crate::http::{Host, request_id};
 use crate::upstream::Handler;
@@ -51,8 +51,8 @@ pub(super) fn run(file: &Path, options: &Options, handlers: &BTreeMap<String, Ar
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    let check = loaded.table.checks().find(|check| check.name() == options.check);
-    let Some(Kind::Signature(signature)) = check.map(|check| Check::kind(check)) else {
+    let check = loaded.table.checks.get(&*options.check);
+    let Some(Kind::Signature(signature)) = check.map(|check| check.kind()) else {
         complain(&format!("no route demands a check of kind \"signature\" that is named \"{}\"", options.check));
         return FAULTY;
     };

@@ -51,7 +51,7 @@ pub(super) fn checks(file: &Reader<'_>, upstreams: &Upstreams, previous: Option<
     for (name, node) in file.plain_names("check", "a check") {
         let text = name.get_ref();
         let before = sheet.count();
-        let running = previous.into_iter().flat_map(RouteTable::checks).find(|check| check.name() == &**text);
+        let running = previous.and_then(|table| table.checks.get(&**text));
         let check = check(sheet, text, node, running, &context).filter(|_| sheet.count() == before);
         let authority = match check.as_ref().map(|check| check.kind()) {
             Some(Kind::Forward(forward)) => upstreams.get(&forward.settings().upstream),
@@ -65,10 +65,11 @@ pub(super) fn checks(file: &Reader<'_>, upstreams: &Upstreams, previous: Option<
 
 /// What is remembered of nonces outlives a reload, and is one for all checks.
 fn nonces_of(previous: Option<&RouteTable>) -> Arc<Memory> {
-    let mut running = previous.into_iter().flat_map(RouteTable::checks).filter_map(|check| match check.kind() {
-        Kind::Signature(signature) => signature.memory().cloned(),
-        _ => None,
-    });
+    let mut running =
+        previous.into_iter().flat_map(|table| table.checks.values()).filter_map(|check| match check.kind() {
+            Kind::Signature(signature) => signature.memory().cloned(),
+            _ => None,
+        });
     running.next().unwrap_or_else(|| Arc::new(Memory::new(now())))
 }
 

@@ -170,22 +170,19 @@ fn note(sheet: &Sheet<'_>, errors: Vec<toml::de::Error>) {
 /// A local pool with fewer processes than the gateway may keep busy makes requests wait unseen, in
 /// the socket's backlog instead of the gateway's queue.
 fn pool_warnings(table: &RouteTable) -> Vec<String> {
-    let mut warnings = BTreeMap::new();
-    for target in table.targets() {
-        let Target::Php(php) = target else { continue };
-        let connections = php.settings().connections;
+    let warning = |target: &Target| {
+        let Target::Php(php) = target else { return None };
+        let (name, connections) = (php.name(), php.settings().connections);
         let children = match php.settings().spawn {
             Some(children) => usize::try_from(children).ok(),
-            None if warnings.contains_key(php.name()) => continue,
             None => local::max_children(&php.settings().address),
         };
-        let warning = children.filter(|children| *children < connections).map(|children| {
-            let name = php.name();
-            format!("upstream \"{name}\": connections = {connections}, but its pool has {children} processes (pm.max_children)")
-        });
-        warnings.insert(php.name().to_owned(), warning);
-    }
-    warnings.into_values().flatten().collect()
+        let children = children.filter(|children| *children < connections)?;
+        Some(format!(
+            "upstream \"{name}\": connections = {connections}, but its pool has {children} processes (pm.max_children)"
+        ))
+    };
+    table.targets().filter_map(warning).collect()
 }
 
 #[cfg(test)]

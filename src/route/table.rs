@@ -4,13 +4,13 @@
 //! and allocates only for an answer of 405. It sees the canonical path and host alone, so the route a
 //! request gets does not depend on its spelling.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use ::http::{HeaderMap, HeaderName, Method};
 
 use super::tree::Tree;
-use super::{Asked, Checked, Edge, Route};
+use super::{Asked, Checked, Edge, Place, Route};
 use crate::check::{Check, Session};
 use crate::http::CanonicalPath;
 use crate::upstream::Target;
@@ -23,20 +23,22 @@ pub(crate) struct Conflict {
 }
 
 /// The immutable set of all routes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct RouteTable {
     pub(crate) generation: u64,
     pub(crate) edge: Edge,
     /// In the order of the file, which is for people only.
     pub(crate) routes: Vec<Arc<Route>>,
+    /// Where requests may go, by names: the sides of all routes, and whom their checks ask.
+    pub(crate) places: BTreeMap<Box<str>, Place>,
+    /// The checks of all routes, by names.
+    pub(crate) checks: BTreeMap<Box<str>, Arc<Check>>,
     /// The checks of sessions, each once: an answer of any route may end a session.
     pub(crate) sessions: Vec<Arc<Check>>,
     /// The header fields in which requests name those sessions, each once.
     pub(crate) session_fields: Vec<HeaderName>,
     /// The header fields that its checks set, on whichever route: what a client sends under these names is removed.
     pub(crate) owned_fields: Vec<HeaderName>,
-    /// Whether any route checks anything.
-    guards: bool,
     hosts: HashMap<Box<str>, Tree>,
     any_host: Tree,
 }
@@ -55,14 +57,9 @@ pub(crate) enum Found<'t> {
 }
 
 impl RouteTable {
-    /// Where requests may go: every target of every route and its checks, so often as it is named.
+    /// The upstreams and handlers that requests may go to, each once.
     pub(crate) fn targets(&self) -> impl Iterator<Item = &Target> {
-        self.routes.iter().flat_map(|route| route.places()).map(|place| &place.target)
-    }
-
-    /// The checks of all routes, so often as they are named.
-    pub(crate) fn checks(&self) -> impl Iterator<Item = &Arc<Check>> {
-        self.routes.iter().flat_map(|route| &route.checks).map(|checked| &checked.check)
+        self.places.values().map(|place| &place.target)
     }
 
     /// Makes a table, unless two of the routes could match one request and nothing decides between
@@ -84,19 +81,19 @@ impl RouteTable {
         if !conflicts.is_empty() {
             return Err(conflicts);
         }
-        let mut sessions: Vec<Arc<Check>> = Vec::new();
-        for Checked { check, .. } in routes.iter().flat_map(|route| &route.checks) {
-            if check.session().is_some() && !sessions.iter().any(|known| Arc::ptr_eq(known, check)) {
-                sessions.push(Arc::clone(check));
-            }
+        let mut table = Self { edge, hosts, any_host, ..Self::default() };
+        for place in routes.iter().flat_map(|route| route.places()) {
+            table.places.entry(place.target.name().into()).or_insert_with(|| place.clone());
         }
-        let named_in = sessions.iter().filter_map(|check| check.session()).flat_map(Session::token_fields);
-        let session_fields = named_in.collect::<HashSet<_>>().into_iter().collect();
-        let checks = routes.iter().flat_map(|route| &route.checks);
-        let owned: HashSet<_> = checks.flat_map(|checked| checked.check.owned()).cloned().collect();
-        let owned_fields = owned.into_iter().collect();
-        let guards = routes.iter().any(|route| !route.checks.is_empty());
-        Ok(Self { generation: 0, edge, routes, sessions, session_fields, owned_fields, guards, hosts, any_host })
+        for Checked { check, .. } in routes.iter().flat_map(|route| &route.checks) {
+            table.checks.entry(check.name().into()).or_insert_with(|| Arc::clone(check));
+        }
+        table.sessions = table.checks.values().filter(|check| check.session().is_some()).cloned().collect();
+        let named_in = table.sessions.iter().filter_map(|check| check.session()).flat_map(Session::token_fields);
+        table.session_fields = named_in.collect::<HashSet<_>>().into_iter().collect();
+        let owned: HashSet<_> = table.checks.values().flat_map(|check| check.owned()).cloned().collect();
+        table.owned_fields = owned.into_iter().collect();
+        Ok(Self { routes, ..table })
     }
 
     /// Finds the route of a request; `host` as [`crate::http::Host`] has it.
@@ -125,7 +122,7 @@ impl RouteTable {
     /// The route of another path that PHP may take this one for, where that route has checks which this one has not:
     /// `/index.php/cart` is `/cart` to an application, and must not be the way around what is asked of `/cart`.
     fn guarded_reading(&self, route: &Route, host: &str, path: &str, asked: &Asked<'_>) -> Option<&Route> {
-        let legacy = route.legacy().filter(|_| self.guards)?;
+        let legacy = route.legacy().filter(|_| !self.checks.is_empty())?;
         let has = |check| route.checks.iter().any(|own| Arc::ptr_eq(&own.check, check));
         let readings = legacy.target.readings(path).into_iter();
         let mut routes = readings.filter_map(|reading| self.best(host, &reading, asked));

@@ -173,6 +173,11 @@ impl SideCell {
         self.slowest.offer(outcome.total, || outcome.slow(request_id.as_ref()));
     }
 
+    /// Exchanges that ended.
+    fn requests(&self) -> u64 {
+        self.statuses.iter().map(Counter::value).sum()
+    }
+
     /// Names an exchange that was counted, for those who look at the histogram.
     pub(crate) fn exemplify(&self, exemplar: Exemplar) {
         self.exemplars.keep(exemplar);
@@ -363,7 +368,10 @@ impl RouteStats {
         if !history.due(now) {
             return;
         }
-        history.close(now, &Side::ALL.map(|side| self.totals(side)));
+        // Most of many routes rest most of the time.
+        let rests = |side| self.side_cells(side).map(SideCell::requests).sum::<u64>() == history.requests(side);
+        let reading = Side::ALL.map(|side| if rests(side) { None } else { self.totals(side) });
+        history.close(now, &reading);
         for side in Side::ALL {
             let young = self.side_cells(side).flat_map(|cell| cell.slowest.collect()).collect();
             let known = history.keep_slowest(side, young, now);
@@ -371,9 +379,9 @@ impl RouteStats {
         }
     }
 
-    /// How long one side was at work in the slice that was closed last: the sum of its service times.
-    pub(crate) fn worked(&self, side: Side) -> Duration {
-        self.history().worked(side)
+    /// How long one side was at work in the slice that was closed at `now`, if one was: the sum of its service times.
+    pub(crate) fn worked(&self, side: Side, now: Instant) -> Duration {
+        self.history().worked(side, now)
     }
 
     /// Charges one side with CPU time for the slice that was closed last.

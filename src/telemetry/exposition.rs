@@ -4,9 +4,12 @@
 //! process is looked up in `/proc`. How a metric is written is the affair of [`super::text`] and
 //! [`super::protobuf`].
 
+use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
 
 use super::counters::{
     Apart, CheckStats, FAILURES, LEGACY_VERDICTS, REFUSALS, RouteStats, STATUS_CLASSES, SideTotals, UpstreamStats,
@@ -33,43 +36,89 @@ const SERVES: [&str; 2] = ["legacy", "new"];
 /// Clock ticks of `/proc/self/stat` per second: part of Linux' interface on every machine we run on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// Bytes that are handed over at once: writing them to a connection takes some ten microseconds.
+const PIECE: usize = 64 << 10;
+/// Bytes after which they are: a sample more, which is some thousand, finds room in the piece.
+const FULL: usize = PIECE / 4 * 3;
+
 impl Telemetry {
-    /// All metrics in one of the formats.
-    pub(crate) fn metrics(&self, gauges: Gauges, format: Format) -> Vec<u8> {
-        // A scrape is about as long as the one before: a buffer that grows would be copied again and again.
-        let room = self.scraped.load(Ordering::Relaxed);
+    /// Writes all metrics of this moment in one of the formats, piece by piece as `reader` takes them. Whoever takes
+    /// them is to drop this when it wants no more.
+    pub(crate) async fn write_metrics(&self, gauges: Gauges, format: Format, reader: mpsc::Sender<Bytes>) {
         let mut courtesy = Courtesy::new();
-        let reading = Reading::take(self, gauges, format, &mut courtesy);
-        let mut writer = Writer { out: Vec::with_capacity(room + room / 16), format, courtesy };
-        reading.write(&mut writer);
+        let reading = Reading::take(self, gauges, format, &mut courtesy).await;
+        let mut writer = Writer { piece: Vec::with_capacity(PIECE), format, reader, courtesy };
+        reading.write(&mut writer).await;
         if format == Format::OpenMetrics {
-            writer.out.extend_from_slice(b"# EOF\n");
+            writer.piece.extend_from_slice(b"# EOF\n");
         }
-        self.scraped.store(writer.out.len(), Ordering::Relaxed);
-        writer.out
+        writer.hand_over().await;
     }
 }
 
-/// What the metrics are written into.
+/// What the metrics are written into: a piece at a time, so that a scrape takes no more memory than what is read for it,
+/// however long it is and however slowly it is read.
 struct Writer {
-    out: Vec<u8>,
+    piece: Vec<u8>,
     format: Format,
+    reader: mpsc::Sender<Bytes>,
     courtesy: Courtesy,
 }
 
 impl Writer {
-    /// Appends a metric with all its samples.
-    fn family<'a, const N: usize>(
+    /// Writes a metric with all its samples.
+    async fn family<'a, const N: usize>(
         &mut self,
         metric: &Metric,
         samples: impl IntoIterator<Item = (Labels<'a, N>, Value<'a>)>,
     ) {
-        let Self { out, format, courtesy } = self;
-        let samples = courtesy.between(samples.into_iter());
+        let mut family = Family::begin(&mut self.piece, metric, self.format);
+        for (labels, value) in samples {
+            family.sample(&mut self.piece, &labels, value);
+            if self.piece.len() >= FULL {
+                self.hand_over().await;
+            }
+            self.courtesy.offer().await;
+        }
+        family.end(&mut self.piece);
+    }
+
+    async fn hand_over(&mut self) {
+        let mut written = Bytes::from(mem::replace(&mut self.piece, Vec::with_capacity(PIECE)));
+        while !written.is_empty() {
+            let piece = written.split_to(written.len().min(PIECE));
+            // Who takes no more drops this.
+            let _ = self.reader.send(piece).await;
+        }
+    }
+}
+
+/// A metric that is being written.
+enum Family {
+    Text(text::Family),
+    Protobuf(protobuf::Family),
+}
+
+impl Family {
+    fn begin(out: &mut Vec<u8>, metric: &Metric, format: Format) -> Self {
         match format {
-            Format::Prometheus => text::append(out, metric, samples, false),
-            Format::OpenMetrics => text::append(out, metric, samples, true),
-            Format::Protobuf => protobuf::append(out, metric, samples),
+            Format::Prometheus => Self::Text(text::Family::begin(out, metric, false)),
+            Format::OpenMetrics => Self::Text(text::Family::begin(out, metric, true)),
+            Format::Protobuf => Self::Protobuf(protobuf::Family::begin(metric)),
+        }
+    }
+
+    fn sample(&mut self, out: &mut Vec<u8>, labels: &[(&'static str, &str)], value: Value<'_>) {
+        match self {
+            Self::Text(family) => family.sample(out, labels, value),
+            Self::Protobuf(family) => family.sample(labels, value),
+        }
+    }
+
+    fn end(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Text(_) => {}
+            Self::Protobuf(family) => family.end(out),
         }
     }
 }
@@ -142,11 +191,14 @@ impl SideReading {
 }
 
 impl Reading {
-    fn take(telemetry: &Telemetry, gauges: Gauges, format: Format, courtesy: &mut Courtesy) -> Self {
-        let now = Instant::now();
-        let mut sides = Vec::new();
-        for route in courtesy.between(telemetry.routes().into_iter()) {
+    async fn take(telemetry: &Telemetry, gauges: Gauges, format: Format, courtesy: &mut Courtesy) -> Self {
+        courtesy.pause().await;
+        let (now, routes) = (Instant::now(), telemetry.routes());
+        let mut sides = Vec::with_capacity(2 * routes.len());
+        courtesy.pause().await;
+        for route in routes {
             sides.extend(Side::ALL.into_iter().filter_map(|side| SideReading::take(&route, side, format, now)));
+            courtesy.offer().await;
         }
         let upstreams = telemetry.upstreams().into_iter().map(|upstream| {
             let totals = upstream.totals();
@@ -165,7 +217,7 @@ impl Reading {
         }
     }
 
-    fn requests(&self, out: &mut Writer) {
+    async fn requests(&self, out: &mut Writer) {
         let sides = || self.sides.iter().map(|of| ([("route", of.route.name()), ("side", of.side)], of));
         numbers(
             out,
@@ -174,7 +226,8 @@ impl Reading {
                 let classes = STATUS_CLASSES.into_iter().zip(of.numbers.statuses);
                 classes.map(move |(class, count)| ([route, side, ("status", class)], count))
             }),
-        );
+        )
+        .await;
         numbers(
             out,
             &APART,
@@ -182,17 +235,18 @@ impl Reading {
                 let reasons = Apart::ALL.into_iter().zip(of.numbers.apart).filter(|(_, count)| *count > 0);
                 reasons.map(move |(why, count)| ([route, side, ("reason", why.word())], count))
             }),
-        );
-        numbers(out, &IN_FLIGHT, sides().map(|(labels, of)| (labels, of.numbers.in_flight)));
-        out.family(&DURATION, sides().map(|(labels, of)| (labels, Value::Histogram(&of.duration))));
-        out.family(&SERVICE, sides().map(|(labels, of)| (labels, Value::Histogram(&of.service))));
-        out.family(&QUANTILE, sides().map(|(labels, of)| (labels, Value::Summary(of.quantiles(), &of.duration))));
-        numbers(out, &BYTES_IN, sides().map(|(labels, of)| (labels, of.numbers.bytes_in)));
-        numbers(out, &BYTES_OUT, sides().map(|(labels, of)| (labels, of.numbers.bytes_out)));
+        )
+        .await;
+        numbers(out, &IN_FLIGHT, sides().map(|(labels, of)| (labels, of.numbers.in_flight))).await;
+        out.family(&DURATION, sides().map(|(labels, of)| (labels, Value::Histogram(&of.duration)))).await;
+        out.family(&SERVICE, sides().map(|(labels, of)| (labels, Value::Histogram(&of.service)))).await;
+        out.family(&QUANTILE, sides().map(|(labels, of)| (labels, Value::Summary(of.quantiles(), &of.duration)))).await;
+        numbers(out, &BYTES_IN, sides().map(|(labels, of)| (labels, of.numbers.bytes_in))).await;
+        numbers(out, &BYTES_OUT, sides().map(|(labels, of)| (labels, of.numbers.bytes_out))).await;
     }
 
     /// A reason has a series from its first refusal on: most never come up.
-    fn checks(&self, out: &mut Writer) {
+    async fn checks(&self, out: &mut Writer) {
         type Counts = fn(&CheckStats) -> [u64; REFUSALS.len()];
         let counts: [Counts; 2] = [CheckStats::refusals, CheckStats::undecideds];
         for (metric, counts) in [&CHECK_REFUSED, &CHECK_UNDECIDED].into_iter().zip(counts) {
@@ -202,7 +256,7 @@ impl Reading {
                 reasons
                     .map(move |(reason, count)| ([("route", &**route), ("check", &**check), ("reason", reason)], count))
             });
-            numbers(out, metric, samples);
+            numbers(out, metric, samples).await;
         }
         let compared = self.checks.iter().flat_map(|stats| {
             let (route, check) = stats.names();
@@ -212,26 +266,26 @@ impl Reading {
                 })
             })
         });
-        numbers(out, &CHECK_PARITY, compared);
+        numbers(out, &CHECK_PARITY, compared).await;
         let keys = self.gauges.keys.iter();
-        numbers(out, &KEY_USED, keys.map(|of| ([("check", &*of.check), ("key", &*of.key)], of.used)));
+        numbers(out, &KEY_USED, keys.map(|of| ([("check", &*of.check), ("key", &*of.key)], of.used))).await;
     }
 
-    fn check_stores(&self, out: &mut Writer) {
+    async fn check_stores(&self, out: &mut Writer) {
         let checks = || self.gauges.checks.iter().map(|of| ("check", &*of.name)).zip(&self.gauges.checks);
         let operations = checks().flat_map(|(check, of)| {
             of.operations.iter().map(move |(result, count)| ([check, ("result", result)], *count))
         });
-        numbers(out, &CHECK_STORE_OPERATIONS, operations);
-        numbers(out, &CHECK_STORE_SECONDS, checks().map(|(check, of)| ([check], of.seconds)));
-        numbers(out, &CHECK_STORE_UP, checks().map(|(check, of)| ([check], u64::from(of.store_up))));
+        numbers(out, &CHECK_STORE_OPERATIONS, operations).await;
+        numbers(out, &CHECK_STORE_SECONDS, checks().map(|(check, of)| ([check], of.seconds))).await;
+        numbers(out, &CHECK_STORE_UP, checks().map(|(check, of)| ([check], u64::from(of.store_up)))).await;
         let cached = checks().filter_map(|(check, of)| Some((check, of.cache?))).flat_map(|(check, (hits, misses))| {
             [("hit", hits), ("miss", misses)].map(|(result, count)| ([check, ("result", result)], count))
         });
-        numbers(out, &CHECK_CACHE, cached);
+        numbers(out, &CHECK_CACHE, cached).await;
     }
 
-    fn table(&self, out: &mut Writer) {
+    async fn table(&self, out: &mut Writer) {
         numbers(
             out,
             &SERVE,
@@ -242,14 +296,15 @@ impl Reading {
                     .chain(other)
                     .map(|serve| ([("route", &*route.name), ("serve", serve)], u64::from(serve == route.serve)))
             }),
-        );
-        numbers(out, &GENERATION, [([], self.gauges.generation)]);
+        )
+        .await;
+        numbers(out, &GENERATION, [([], self.gauges.generation)]).await;
         let reloads = [("accepted", self.gauges.reloads_accepted), ("rejected", self.gauges.reloads_rejected)];
-        numbers(out, &RELOADS, reloads.map(|(result, count)| ([("result", result)], count)));
-        numbers(out, &FILE_REJECTED, [([], u64::from(self.gauges.file_rejected))]);
+        numbers(out, &RELOADS, reloads.map(|(result, count)| ([("result", result)], count))).await;
+        numbers(out, &FILE_REJECTED, [([], u64::from(self.gauges.file_rejected))]).await;
     }
 
-    fn upstreams(&self, out: &mut Writer) {
+    async fn upstreams(&self, out: &mut Writer) {
         numbers(
             out,
             &UPSTREAM_CONNECTIONS,
@@ -257,10 +312,13 @@ impl Reading {
                 let states = [("in_use", of.in_use), ("idle", of.idle)];
                 states.map(|(state, count)| ([("upstream", &*of.name), ("state", state)], count))
             }),
-        );
-        numbers(out, &UPSTREAM_QUEUE, self.gauges.upstreams.iter().map(|of| ([("upstream", &*of.name)], of.waiting)));
+        )
+        .await;
+        numbers(out, &UPSTREAM_QUEUE, self.gauges.upstreams.iter().map(|of| ([("upstream", &*of.name)], of.waiting)))
+            .await;
         let upstreams = || self.upstreams.iter().map(|of| ([("upstream", of.upstream.name())], of));
-        out.family(&UPSTREAM_QUEUE_SECONDS, upstreams().map(|(labels, of)| (labels, Value::Histogram(&of.queue))));
+        out.family(&UPSTREAM_QUEUE_SECONDS, upstreams().map(|(labels, of)| (labels, Value::Histogram(&of.queue))))
+            .await;
         numbers(
             out,
             &UPSTREAM_FAILURES,
@@ -268,37 +326,39 @@ impl Reading {
                 let reasons = FAILURES.into_iter().zip(of.failures);
                 reasons.map(move |(reason, count)| ([upstream, ("reason", reason)], count))
             }),
-        );
+        )
+        .await;
         numbers(
             out,
             &SATURATION,
             self.gauges.upstreams.iter().filter_map(|of| Some(([("upstream", &*of.name)], of.saturation_seconds?))),
-        );
+        )
+        .await;
         let sides = || self.gauges.sides.iter().map(|of| ([("side", of.side)], of));
-        numbers(out, &SIDE_CPU, sides().filter_map(|(labels, of)| Some((labels, of.cpu_seconds?))));
-        numbers(out, &SIDE_MEMORY, sides().filter_map(|(labels, of)| Some((labels, of.memory_bytes?))));
-        numbers(out, &STALLS, self.gauges.handlers.iter().map(|of| ([("handler", &*of.name)], of.stalls)));
+        numbers(out, &SIDE_CPU, sides().filter_map(|(labels, of)| Some((labels, of.cpu_seconds?)))).await;
+        numbers(out, &SIDE_MEMORY, sides().filter_map(|(labels, of)| Some((labels, of.memory_bytes?)))).await;
+        numbers(out, &STALLS, self.gauges.handlers.iter().map(|of| ([("handler", &*of.name)], of.stalls))).await;
     }
 
-    fn process(&self, out: &mut Writer) {
-        numbers(out, &CONNECTIONS, [([], self.connections)]);
-        numbers(out, &REFUSED, [([], self.connections_refused)]);
-        numbers(out, &LOG_DROPPED, [([], self.log_dropped)]);
-        numbers(out, &TRACES_DROPPED, [([], self.traces_dropped)]);
-        numbers(out, &BUILD, [([("version", env!("CARGO_PKG_VERSION"))], 1_u64)]);
-        numbers(out, &CPU, self.process.iter().map(|process| ([], process.cpu_seconds)));
-        numbers(out, &MEMORY, self.process.iter().map(|process| ([], process.resident_bytes)));
+    async fn process(&self, out: &mut Writer) {
+        numbers(out, &CONNECTIONS, [([], self.connections)]).await;
+        numbers(out, &REFUSED, [([], self.connections_refused)]).await;
+        numbers(out, &LOG_DROPPED, [([], self.log_dropped)]).await;
+        numbers(out, &TRACES_DROPPED, [([], self.traces_dropped)]).await;
+        numbers(out, &BUILD, [([("version", env!("CARGO_PKG_VERSION"))], 1_u64)]).await;
+        numbers(out, &CPU, self.process.iter().map(|process| ([], process.cpu_seconds))).await;
+        numbers(out, &MEMORY, self.process.iter().map(|process| ([], process.resident_bytes))).await;
     }
 }
 
 impl Reading {
-    fn write(&self, out: &mut Writer) {
-        self.requests(out);
-        self.checks(out);
-        self.check_stores(out);
-        self.table(out);
-        self.upstreams(out);
-        self.process(out);
+    async fn write(&self, out: &mut Writer) {
+        self.requests(out).await;
+        self.checks(out).await;
+        self.check_stores(out).await;
+        self.table(out).await;
+        self.upstreams(out).await;
+        self.process(out).await;
     }
 }
 
@@ -320,7 +380,7 @@ impl Number for f64 {
 }
 
 /// A metric of plain numbers.
-fn numbers<'a, const N: usize, V: Number>(
+async fn numbers<'a, const N: usize, V: Number>(
     out: &mut Writer,
     metric: &Metric,
     samples: impl IntoIterator<Item = (Labels<'a, N>, V)>,
@@ -328,7 +388,7 @@ fn numbers<'a, const N: usize, V: Number>(
     let samples = samples.into_iter().inspect(|(labels, _)| {
         debug_assert!(labels.iter().map(|(name, _)| name).eq(metric.labels), "{} is labelled otherwise", metric.name);
     });
-    out.family(metric, samples.map(|(labels, value)| (labels, Value::Number(value.number()))));
+    out.family(metric, samples.map(|(labels, value)| (labels, Value::Number(value.number())))).await;
 }
 
 /// Resident memory of the gateway's own process, in bytes; `None` where `/proc` is not mounted.
@@ -381,7 +441,7 @@ mod tests {
             sides: vec![SideGauge { side: "legacy", cpu_seconds: Some(1.5), memory_bytes: Some(1 << 20) }],
             handlers: vec![HandlerGauge { name: "users".to_owned(), stalls: 4 }],
             keys: vec![KeyGauge { check: "signed".to_owned(), key: "shop-app#2".to_owned(), used: 3 }],
-            routes: vec![RouteGauge { name: "order".to_owned(), serve: "new" }],
+            routes: vec![RouteGauge { name: "order".into(), serve: "new" }],
             checks: vec![CheckGauge {
                 name: "login".to_owned(),
                 store_up: true,
@@ -396,8 +456,22 @@ mod tests {
         }
     }
 
+    /// All that is written, while it is read.
+    async fn written(telemetry: &Telemetry, format: Format) -> String {
+        let (reader, mut pieces) = mpsc::channel::<Bytes>(1);
+        let mut read = Vec::new();
+        let reading = async {
+            while let Some(piece) = pieces.recv().await {
+                assert!((1..=PIECE).contains(&piece.len()));
+                read.extend_from_slice(&piece);
+            }
+        };
+        tokio::join!(telemetry.write_metrics(gauges(), format, reader), reading);
+        String::from_utf8(read).unwrap()
+    }
+
     /// The text after one exchange of 20 ms on the legacy side, and one that was retried.
-    fn text(route: &str, format: Format) -> String {
+    async fn text(route: &str, format: Format) -> String {
         let telemetry = Telemetry::new(1, &Destination::Off).unwrap();
         let (route, php) = (telemetry.route(route), telemetry.upstream("php"));
         let outcome = Outcome {
@@ -417,13 +491,13 @@ mod tests {
         login.refused(0, "expired");
         login.undecided(0, "unreadable");
         login.compared(0, "refuse", false);
-        String::from_utf8(telemetry.metrics(gauges(), format)).unwrap()
+        written(&telemetry, format).await
     }
 
-    #[test]
-    fn every_metric_of_the_table_is_written_and_nothing_else() {
+    #[tokio::test]
+    async fn every_metric_of_the_table_is_written_and_nothing_else() {
         for format in [Format::Prometheus, Format::OpenMetrics] {
-            let text = text("order", format);
+            let text = text("order", format).await;
             let described: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
             let told: Vec<String> = METRICS
                 .iter()
@@ -443,9 +517,9 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_values_are_those_that_were_counted() {
-        let text = text("order", Format::Prometheus);
+    #[tokio::test]
+    async fn the_values_are_those_that_were_counted() {
+        let text = text("order", Format::Prometheus).await;
         for line in [
             "strangler_requests_total{route=\"order\",side=\"legacy\",status=\"2xx\"} 2",
             "strangler_requests_apart_total{route=\"order\",side=\"legacy\",reason=\"retried\"} 1",
@@ -478,14 +552,14 @@ mod tests {
         assert!(!text.contains(UNMATCHED.repeat(2).as_str()) && !text.contains("# EOF"));
     }
 
-    #[test]
-    fn open_metrics_ends_as_it_must() {
-        assert!(text("order", Format::OpenMetrics).ends_with("\n# EOF\n"));
+    #[tokio::test]
+    async fn open_metrics_ends_as_it_must() {
+        assert!(text("order", Format::OpenMetrics).await.ends_with("\n# EOF\n"));
     }
 
-    #[test]
-    fn a_routes_name_cannot_break_out_of_its_label() {
-        let text = text("a\"} 1\nb\\", Format::Prometheus);
+    #[tokio::test]
+    async fn a_routes_name_cannot_break_out_of_its_label() {
+        let text = text("a\"} 1\nb\\", Format::Prometheus).await;
         assert!(text.contains("route=\"a\\\"} 1\\nb\\\\\""), "{text}");
     }
 

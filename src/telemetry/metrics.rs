@@ -4,6 +4,7 @@
 //! docs/reference/metrics.md. How the values come to be is [`super::exposition`]'s affair; what
 //! telemetry does not know itself is handed to it as [`Gauges`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Upper bounds of the histograms' buckets, chosen around what page loads and API calls take.
@@ -209,7 +210,7 @@ pub(crate) struct CheckGauge {
 /// Who serves a route.
 #[derive(Clone, Debug)]
 pub(crate) struct RouteGauge {
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) serve: &'static str,
 }
 

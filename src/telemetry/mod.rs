@@ -28,12 +28,13 @@ mod window;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 pub(crate) use self::access_log::Destination;
 pub(crate) use self::counters::{Apart, CheckStats, RouteStats, STATUS_CLASSES, UpstreamStats};
+pub(crate) use self::courtesy::Courtesy;
 pub(crate) use self::exchange::{Exchange, Recorded, Recorder};
 pub(crate) use self::exposition::resident_bytes;
 pub(crate) use self::forecast::{MOST as FORECAST_MINUTES, until_full};
@@ -48,7 +49,6 @@ pub(crate) use self::window::{Curve, Figures, Latency, SLICE, Window};
 
 use self::access_log::AccessLog;
 use self::counters::WorkerCell;
-use self::courtesy::Courtesy;
 use self::trace::Tracer;
 
 /// The name under which requests that no route matched are counted and logged.
@@ -91,8 +91,6 @@ pub(crate) struct Telemetry {
     tracer: Mutex<Option<Tracer>>,
     traces_dropped: Arc<AtomicU64>,
     readiness: Readiness,
-    /// How many bytes the metrics had when they were written last.
-    scraped: AtomicUsize,
 }
 
 impl Telemetry {
@@ -120,7 +118,6 @@ impl Telemetry {
             tracer: Mutex::default(),
             traces_dropped: Arc::default(),
             readiness: Readiness::default(),
-            scraped: AtomicUsize::new(0),
         }
     }
 
@@ -156,9 +153,11 @@ impl Telemetry {
     }
 
     /// Closes the slices of time that are over. The control plane calls it every ten seconds.
-    pub(crate) fn tick(&self, now: Instant) {
-        for route in Courtesy::new().between(self.routes().into_iter()) {
+    pub(crate) async fn tick(&self, now: Instant) {
+        let mut courtesy = Courtesy::new();
+        for route in self.routes() {
             route.tick(now);
+            courtesy.offer().await;
         }
     }
 

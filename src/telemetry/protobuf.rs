@@ -9,14 +9,14 @@ use std::time::Duration;
 use prost::Message;
 
 use super::counters;
-use super::family::{self, Labels, NATIVE_SCHEMA, Value};
+use super::family::{self, NATIVE_SCHEMA, Value};
 use super::metrics::{BOUNDS, Kind, Metric};
 
 /// What is below counts as zero. It also tells a native histogram without samples from a classic one.
 const NATIVE_ZERO: f64 = 1e-9;
 
 #[derive(Clone, PartialEq, Message)]
-struct Family {
+struct MetricFamily {
     #[prost(string, tag = "1")]
     name: String,
     #[prost(string, tag = "2")]
@@ -128,25 +128,36 @@ struct Timestamp {
     nanos: i32,
 }
 
-/// Appends a metric with all its samples.
-pub(super) fn append<'a, const N: usize>(
-    out: &mut Vec<u8>,
-    metric: &Metric,
-    samples: impl Iterator<Item = (Labels<'a, N>, Value<'a>)>,
-) {
-    let Metric { name, kind, help, .. } = *metric;
-    let head = Family { name: name.to_owned(), help: help.to_owned(), kind: kind.into(), samples: Vec::new() };
-    let mut bytes = head.encode_to_vec();
-    // A message is its fields one after the other: one with a single sample is what that sample adds to a family.
-    let mut more = Family { samples: vec![Sample::default()], ..Family::default() };
-    for (labels, value) in samples {
-        if let [sample] = &mut *more.samples {
-            sample.say(metric.kind, &labels, value);
-        }
-        more.encode_raw(&mut bytes);
+/// A metric that is being written, one sample after the other.
+pub(super) struct Family {
+    kind: Kind,
+    /// All but its length, which stands before it and is known at its end.
+    bytes: Vec<u8>,
+    /// A message is its fields one after the other: one with a single sample is what that sample adds to a family.
+    more: MetricFamily,
+}
+
+impl Family {
+    pub(super) fn begin(metric: &Metric) -> Self {
+        let Metric { name, kind, help, .. } = *metric;
+        let head =
+            MetricFamily { name: name.to_owned(), help: help.to_owned(), kind: kind.into(), samples: Vec::new() };
+        let more = MetricFamily { samples: vec![Sample::default()], ..MetricFamily::default() };
+        Self { kind, bytes: head.encode_to_vec(), more }
     }
-    prost::encode_length_delimiter(bytes.len(), out).unwrap_or_default();
-    out.extend_from_slice(&bytes);
+
+    pub(super) fn sample(&mut self, labels: &[(&'static str, &str)], value: Value<'_>) {
+        if let [sample] = &mut *self.more.samples {
+            sample.say(self.kind, labels, value);
+        }
+        self.more.encode_raw(&mut self.bytes);
+    }
+
+    /// Appends the whole of it.
+    pub(super) fn end(self, out: &mut Vec<u8>) {
+        prost::encode_length_delimiter(self.bytes.len(), out).unwrap_or_default();
+        out.extend_from_slice(&self.bytes);
+    }
 }
 
 impl Sample {
@@ -286,8 +297,12 @@ mod tests {
         let metric = Metric { name: "n_total", kind: Kind::Counter, labels: &["a"], help: "Help" };
         let samples = [("long", 1.0), ("b", 2.0)].map(|(label, value)| ([("a", label)], Value::Number(value)));
         let mut out = Vec::new();
-        append(&mut out, &metric, samples.into_iter());
-        let read = Family::decode_length_delimited(&*out).unwrap();
+        let mut family = Family::begin(&metric);
+        for (labels, value) in samples {
+            family.sample(&labels, value);
+        }
+        family.end(&mut out);
+        let read = MetricFamily::decode_length_delimited(&*out).unwrap();
         assert_eq!((&*read.name, &*read.help, read.kind()), ("n_total", "Help", Kind::Counter));
         let values: Vec<f64> = read.samples.iter().map(|sample| sample.counter.unwrap().value).collect();
         let label = Label { name: "a".to_owned(), value: "b".to_owned() };

@@ -123,6 +123,12 @@ impl Counts {
         self.statuses.iter().sum()
     }
 
+    /// Those that the side itself had work with: a file that the gateway served is none of PHP's.
+    fn asked(&self) -> u64 {
+        let apart = |why: Apart| self.apart.get(why as usize).copied().unwrap_or_default();
+        self.requests().saturating_sub(apart(Apart::Unasked) + apart(Apart::Gateway))
+    }
+
     fn combine(&mut self, other: &Self, with: impl Fn(u64, u64) -> u64) {
         let mine = self.statuses.iter_mut().chain([&mut self.errors]).chain(&mut self.apart);
         let others = other.statuses.iter().chain([&other.errors]).chain(&other.apart);
@@ -140,7 +146,7 @@ impl Counts {
     }
 }
 
-/// CPU time that a side was charged with, and how many requests it was for.
+/// CPU time that a side was charged with, and how many requests that asked it this was for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cpu {
     pub(crate) time: Duration,
@@ -341,7 +347,12 @@ impl History {
         now.saturating_duration_since(self.begin) + TOLERANCE >= SLICE
     }
 
-    /// Ends the slice that runs, with a reading of all sides.
+    /// How many requests of one side were read.
+    pub(crate) fn requests(&self, side: Side) -> u64 {
+        of_side(&self.sides, side).as_ref().map_or(0, |read| read.counts.requests())
+    }
+
+    /// Ends the slice that runs, with a reading of all sides in which anything came.
     pub(crate) fn close(&mut self, now: Instant, reading: &[Option<SideTotals>; Side::ALL.len()]) {
         // Only now: the youngest slice may still be charged with CPU time until the next one is closed.
         if self.unmerged >= MERGED {
@@ -451,16 +462,17 @@ impl History {
         }
     }
 
-    /// How long one side was at work in the slice that was closed last: the sum of its service times.
-    pub(crate) fn worked(&self, side: Side) -> Duration {
-        let slice = self.fine.back().and_then(|slice| of_side(&slice.sides, side).as_deref());
+    /// How long one side was at work in the slice that was closed at `now`, if one was: the sum of its service times.
+    pub(crate) fn worked(&self, side: Side, now: Instant) -> Duration {
+        let slice =
+            self.fine.back().filter(|_| self.begin == now).and_then(|slice| of_side(&slice.sides, side).as_deref());
         slice.map_or(Duration::ZERO, |slice| Latency::Service.of(&slice.curves).sum())
     }
 
     /// Charges one side with CPU time for the slice that was closed last.
     pub(crate) fn charge(&mut self, side: Side, cpu: Duration) {
         if let Some(slice) = self.fine.back_mut().and_then(|slice| of_side_mut(&mut slice.sides, side).as_deref_mut()) {
-            let charged = slice.cpu.get_or_insert(Cpu { time: Duration::ZERO, requests: slice.counts.requests() });
+            let charged = slice.cpu.get_or_insert(Cpu { time: Duration::ZERO, requests: slice.counts.asked() });
             charged.time += cpu;
         }
     }
@@ -625,12 +637,28 @@ mod tests {
     fn cpu_is_charged_to_the_slice_that_was_closed_last() {
         let mut story = Story::new();
         story.run(10, |_| 20);
-        assert_eq!(story.stats.worked(Side::Legacy), Duration::from_millis(100));
+        assert_eq!(story.stats.worked(Side::Legacy, story.now), Duration::from_millis(100));
         assert_eq!(story.figures(Window::Minute).cpu, None);
         story.stats.charge(Side::Legacy, Duration::from_millis(60));
         let cpu = Some(Cpu { time: Duration::from_millis(60), requests: 10 });
         assert_eq!(story.run(5, |_| 20).figures(Window::Minute).cpu, cpu);
         assert_eq!(story.run(595, |_| 20).figures(Window::Hour).cpu, cpu);
+    }
+
+    #[test]
+    fn cpu_is_charged_for_what_the_side_was_asked_and_once() {
+        let mut story = Story::new();
+        story.run(9, |_| 20);
+        let cell = story.stats.cell(0).unwrap();
+        for apart in [Apart::Unasked, Apart::Gateway, Apart::Retried] {
+            cell.side(Side::Legacy).count(&Outcome { status: 200, apart: Some(apart), ..Outcome::default() }, "r1");
+        }
+        story.run(1, |_| 20);
+        story.stats.charge(Side::Legacy, Duration::from_millis(60));
+        let cpu = story.figures(Window::Minute).cpu.unwrap();
+        assert_eq!((story.figures(Window::Minute).counts.requests(), cpu.requests), (13, 11));
+        // No slice ended now: what the last one worked for was said.
+        assert_eq!(story.stats.worked(Side::Legacy, story.now + Duration::from_secs(1)), Duration::ZERO);
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub(super) struct Stores(RefCell<Vec<Arc<Backend>>>);
 
 impl Stores {
     pub(super) fn of(previous: Option<&RouteTable>) -> Self {
-        let checks = previous.into_iter().flat_map(RouteTable::checks);
+        let checks = previous.into_iter().flat_map(|table| table.checks.values());
         let running = checks.filter_map(|check| check.store()).map(|store| Arc::clone(store.backend()));
         Self(RefCell::new(running.collect()))
     }
