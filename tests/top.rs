@@ -220,8 +220,9 @@ async fn scripts_get_the_table_as_text_and_the_figures_of_the_port_as_json() {
     let (code, text, err) = top(&["--once"]);
     assert_eq!(code, 0, "{err}");
     let lines: Vec<&str> = text.lines().collect();
-    assert!(lines[0].starts_with("Route  Serves") && lines[0].contains("P99 legacy"), "{text}");
-    assert!(lines[1].starts_with("cart   legacy") && lines[2].starts_with("order") && lines.len() == 3, "{text}");
+    assert_eq!(lines[0], "window 10m  latency total  generation 1");
+    assert!(lines[1].starts_with("Route  Serves") && lines[1].contains("P99 legacy"), "{text}");
+    assert!(lines[2].starts_with("cart   legacy") && lines[3].starts_with("order") && lines.len() == 4, "{text}");
 
     let (code, text, err) = top(&["--json", "--sort=-name", "--filter", "LEGACY"]);
     assert_eq!(code, 0, "{err}");

@@ -99,13 +99,15 @@ impl Admin {
     }
 
     /// One event: the comparison, and beside it what else may change from second to second.
-    pub(super) fn event(&self, question: Question) -> Bytes {
+    pub(super) async fn event(&self, question: Question) -> Bytes {
         let table = self.table.current();
-        let mut told = compare::answer(&table, question);
-        routes::merge(&mut told, json!({ "upstreams": upstreams::shown(&table, &self.costs.known()) }));
-        routes::merge(&mut told, routes::reloads_shown(&self.reloads.snapshot()));
+        let mut beside = json!({ "upstreams": upstreams::shown(&table, &self.costs.known()) });
+        routes::merge(&mut beside, routes::reloads_shown(&self.reloads.snapshot()));
         // JSON has no line ends but escaped ones, so that an event is one line of data.
-        format!("data: {told}\n\n").into()
+        let mut told = "data: ".to_owned();
+        compare::append(&mut told, &table, question, beside).await;
+        told.push_str("\n\n");
+        told.into()
     }
 
     fn readyz(&self) -> Reply {
@@ -127,11 +129,13 @@ impl Admin {
     }
 
     fn compare(&self, query: Option<&str>) -> Reply {
-        asked(query, |question| Some(compare::answer(&self.table.current(), question)))
+        let table = self.table.current();
+        asked(query, |question| written(async move |told| compare::append(told, &table, question, json!({})).await))
     }
 
     fn report(&self, query: Option<&str>) -> Reply {
-        asked(query, |question| Some(report::answer(&self.table.current(), &self.costs.known(), question)))
+        let (table, costs) = (self.table.current(), self.costs.known());
+        asked(query, |question| written(async move |told| report::append(told, &table, &costs, question).await))
     }
 
     fn series(&self, query: Option<&str>) -> Reply {
@@ -139,17 +143,29 @@ impl Admin {
         let Some((_, name)) = pairs.find(|(key, _)| key == "route") else {
             return refusal(StatusCode::BAD_REQUEST, 40001, "route names the route, as in route=order");
         };
-        asked(query, |question| series::answer(&self.table.current(), &self.reloads.snapshot(), &name, question))
+        let (table, reloads) = (self.table.current(), self.reloads.snapshot());
+        asked(query, |question| match series::answer(&table, &reloads, &name, question) {
+            Some(answered) => json_reply(StatusCode::OK, &answered),
+            None => refusal(StatusCode::NOT_FOUND, 40401, "the table has no route of this name"),
+        })
     }
 }
 
-/// Answers a question of windows; a question about what is not there is a 404.
-fn asked(query: Option<&str>, answer: impl FnOnce(Question) -> Option<Value>) -> Reply {
-    match Question::read(query).map(answer) {
-        Ok(Some(answered)) => json_reply(StatusCode::OK, &answered),
-        Ok(None) => refusal(StatusCode::NOT_FOUND, 40401, "the table has no route of this name"),
-        Err(remedy) => refusal(StatusCode::BAD_REQUEST, 40001, remedy),
-    }
+/// Answers a question of windows.
+fn asked(query: Option<&str>, answer: impl FnOnce(Question) -> Reply) -> Reply {
+    Question::read(query).map_or_else(|remedy| refusal(StatusCode::BAD_REQUEST, 40001, remedy), answer)
+}
+
+/// JSON of all routes, which is put together with pauses.
+fn written(append: impl AsyncFnOnce(&mut String) + 'static) -> Reply {
+    let body = Body::written(async move |reader| {
+        let mut told = String::new();
+        append(&mut told).await;
+        told.push('\n');
+        // Whoever takes no more drops this.
+        let _ = reader.send(told.into()).await;
+    });
+    reply(StatusCode::OK, JSON, body)
 }
 
 fn turned_away(guard::Refused(status, code, message): guard::Refused) -> Reply {

@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -30,7 +30,9 @@ pub(super) enum Body {
 /// ended as a complete one is.
 pub(super) struct Written {
     writing: Option<Pin<Box<dyn Future<Output = ()>>>>,
-    pieces: mpsc::Receiver<Bytes>,
+    written: mpsc::Receiver<Bytes>,
+    /// What was written last and is not read yet.
+    rest: Bytes,
 }
 
 impl Body {
@@ -38,24 +40,30 @@ impl Body {
         Self::Whole(answer.into())
     }
 
-    /// What `write` hands over, which goes on as the pieces are read, and is dropped with the body.
+    /// What `write` hands over, however much at a time; it goes on as that is read, and is dropped with the body.
     pub(super) fn written<W>(write: impl FnOnce(mpsc::Sender<Bytes>) -> W) -> Self
     where
         W: Future<Output = ()> + 'static,
     {
-        let (sender, pieces) = mpsc::channel(1);
-        Self::Written(Written { writing: Some(Box::pin(write(sender))), pieces })
+        let (sender, written) = mpsc::channel(1);
+        Self::Written(Written { writing: Some(Box::pin(write(sender))), written, rest: Bytes::new() })
     }
 }
 
 impl Written {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if let Some(writing) = &mut self.writing
-            && writing.as_mut().poll(cx).is_ready()
-        {
-            self.writing = None;
+        while self.rest.is_empty() {
+            if let Some(writing) = &mut self.writing
+                && writing.as_mut().poll(cx).is_ready()
+            {
+                self.writing = None;
+            }
+            match ready!(self.written.poll_recv(cx)) {
+                Some(written) => self.rest = written,
+                None => return Poll::Ready(None),
+            }
         }
-        self.pieces.poll_recv(cx)
+        Poll::Ready(next_of(&mut self.rest))
     }
 }
 
@@ -126,13 +134,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_written_all_at_once_comes_in_pieces_too() {
+        let long = Bytes::from(vec![7; 2 * PIECE + 1]);
+        let written = long.clone();
+        let mut body = Body::written(async move |reader| {
+            for part in [Bytes::new(), written, Bytes::new(), Bytes::from_static(b"end")] {
+                reader.send(part).await.unwrap();
+            }
+        });
+        let mut lengths = Vec::new();
+        while let Some(frame) = body.frame().await {
+            lengths.push(frame.unwrap().into_data().unwrap().len());
+        }
+        assert_eq!(lengths, [PIECE, PIECE, 1, 3]);
+    }
+
+    #[tokio::test]
     async fn what_is_written_while_it_is_read_is_never_far_ahead_of_its_reader() {
         let written = std::rc::Rc::new(std::cell::Cell::new(0_u8));
         let count = std::rc::Rc::clone(&written);
-        let mut body = Body::written(|pieces| async move {
+        let mut body = Body::written(|reader| async move {
             for n in 0..100 {
                 count.set(n);
-                let _ = pieces.send(Bytes::copy_from_slice(&[n])).await;
+                let _ = reader.send(Bytes::copy_from_slice(&[n])).await;
                 tokio::task::yield_now().await;
             }
         });
@@ -146,8 +170,8 @@ mod tests {
     #[tokio::test]
     #[should_panic(expected = "no metric has this name")]
     async fn an_answer_whose_writing_breaks_off_does_not_end_as_a_complete_one() {
-        let body = Body::written(|pieces| async move {
-            let _ = pieces.send(Bytes::from_static(b"half")).await;
+        let body = Body::written(|reader| async move {
+            let _ = reader.send(Bytes::from_static(b"half")).await;
             panic!("no metric has this name");
         });
         let _ = body.collect().await;

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use super::rfc3339;
+use super::{rfc3339, routes};
 use crate::route::{Route, RouteTable};
 use crate::telemetry::fair::{self, Compared, Failed};
-use crate::telemetry::{Apart, Distribution, Figures, Latency, STATUS_CLASSES, Side, Window};
+use crate::telemetry::{Apart, Courtesy, Distribution, Figures, Latency, STATUS_CLASSES, Side, Window};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,16 +37,27 @@ impl Question {
     }
 }
 
-/// The comparison, in the shape that dashboards and scripts rely on.
-pub(super) fn answer(table: &RouteTable, question: Question) -> Value {
-    let now = Instant::now();
-    let routes: Vec<Value> = table.routes.iter().map(|route| compared(route, question, now)).collect();
-    json!({
+/// Appends the comparison, in the shape that dashboards and scripts rely on, with other members `beside` it.
+pub(super) async fn append(told: &mut String, table: &RouteTable, question: Question, mut beside: Value) {
+    let about = json!({
         "window": question.window.as_str(),
         "latency": question.latency.as_str(),
         "generation": table.generation,
-        "routes": routes,
-    })
+    });
+    routes::merge(&mut beside, about);
+    let now = Instant::now();
+    let mut courtesy = Courtesy::new();
+    told.push_str(beside.to_string().strip_suffix('}').unwrap_or_default());
+    told.push_str(",\"routes\":[");
+    // One route after the other: all of a thousand at once would be a long time in one piece.
+    for (n, route) in table.routes.iter().enumerate() {
+        if n > 0 {
+            told.push(',');
+        }
+        told.push_str(&compared(route, question, now).to_string());
+        courtesy.offer().await;
+    }
+    told.push_str("]}");
 }
 
 fn compared(route: &Route, question: Question, now: Instant) -> Value {
@@ -94,7 +105,7 @@ pub(super) fn side(figures: &Figures) -> Map<String, Value> {
 }
 
 /// New over legacy, as numbers and with what can be said for sure of each.
-pub(super) fn fairly(legacy: Option<&Figures>, new: Option<&Figures>) -> (Value, Value) {
+fn fairly(legacy: Option<&Figures>, new: Option<&Figures>) -> (Value, Value) {
     let nothing = Distribution::default();
     let latency = |figures: Option<&'_ Figures>| figures.map_or_else(|| nothing.clone(), |of| of.latency.clone());
     let failed = |figures: Option<&Figures>| Failed {
@@ -164,8 +175,14 @@ mod tests {
         assert_eq!(Question::read(Some(&asked.unwrap().query())), asked);
     }
 
-    #[test]
-    fn both_sides_stand_next_to_each_other() {
+    async fn answer(table: &RouteTable, question: Question) -> Value {
+        let mut told = String::new();
+        append(&mut told, table, question, json!({ "beside": { "it": {} } })).await;
+        serde_json::from_str(&told).unwrap()
+    }
+
+    #[tokio::test]
+    async fn both_sides_stand_next_to_each_other() {
         let admin = Admin::for_test();
         let table = admin.table.current();
         let stats = &table.routes[0].stats;
@@ -173,7 +190,8 @@ mod tests {
         stats.count_for_tests(Side::Legacy, 500, Duration::from_millis(20));
         let question = Question::read(None).unwrap();
 
-        let one_sided = answer(&table, question);
+        let one_sided = answer(&table, question).await;
+        assert_eq!(one_sided["beside"], json!({ "it": {} }));
         assert_eq!((&one_sided["window"], &one_sided["generation"]), (&json!("1m"), &json!(1)));
         let route = &one_sided["routes"][0];
         assert_eq!(
@@ -202,12 +220,12 @@ mod tests {
         assert_eq!((&legacy["measured"], &legacy["statuses"]["5xx"]), (&json!(2), &json!(1)));
 
         stats.count_for_tests(Side::New, 200, Duration::from_millis(5));
-        let ratio = answer(&table, question)["routes"][0]["ratio"]["p50"].as_f64().unwrap();
+        let ratio = answer(&table, question).await["routes"][0]["ratio"]["p50"].as_f64().unwrap();
         assert!((0.24..=0.26).contains(&ratio), "{ratio}");
     }
 
-    #[test]
-    fn a_difference_that_is_more_than_chance_is_said_to_be_one() {
+    #[tokio::test]
+    async fn a_difference_that_is_more_than_chance_is_said_to_be_one() {
         let admin = Admin::for_test();
         let table = admin.table.current();
         let stats = &table.routes[0].stats;
@@ -215,7 +233,7 @@ mod tests {
             stats.count_for_tests(Side::Legacy, if n % 10 == 0 { 500 } else { 200 }, Duration::from_millis(20 + n % 7));
             stats.count_for_tests(Side::New, 200, Duration::from_millis(5 + n % 3));
         }
-        let route = &answer(&table, Question::read(None).unwrap())["routes"][0];
+        let route = &answer(&table, Question::read(None).unwrap()).await["routes"][0];
         for figure in ["p50", "p90", "p99", "mean"] {
             let (ratio, sure) = (&route["ratio"][figure], &route["confidence"][figure]);
             assert_eq!((&sure["verdict"], &sure["reason"]), (&json!("faster"), &Value::Null), "{figure}");

@@ -53,32 +53,27 @@ impl Events {
     }
 
     /// Sends, once a second, what `told` says to each question that is listened to.
-    pub(super) async fn run(&self, mut told: impl FnMut(Question) -> Bytes) {
+    pub(super) async fn run(&self, mut told: impl AsyncFnMut(Question) -> Bytes) {
         loop {
             while self.listeners.borrow().is_empty() {
                 self.last.borrow_mut().clear();
                 self.joined.notified().await;
             }
-            self.send(&mut told);
+            self.send(&mut told).await;
             tokio::time::sleep(EVERY).await;
         }
     }
 
-    fn send(&self, told: &mut impl FnMut(Question) -> Bytes) {
+    async fn send(&self, told: &mut impl AsyncFnMut(Question) -> Bytes) {
         let mut fresh: Vec<(Question, Bytes)> = Vec::new();
+        while let Some(question) = self.unanswered(&fresh) {
+            let event = told(question).await;
+            fresh.push((question, event));
+        }
         self.listeners.borrow_mut().retain(|listener| {
-            if listener.events.is_closed() {
-                return false;
-            }
-            let known = fresh.iter().find(|(question, _)| *question == listener.question);
-            let event = match known {
-                Some((_, event)) => event.clone(),
-                None => {
-                    let event = told(listener.question);
-                    fresh.push((listener.question, event.clone()));
-                    event
-                }
-            };
+            let event =
+                fresh.iter().find(|(question, _)| *question == listener.question).map(|(_, event)| event.clone());
+            let Some(event) = event.filter(|_| !listener.events.is_closed()) else { return false };
             let keeps_up = listener.events.try_send(event).is_ok();
             if !keeps_up {
                 listener.cut.notify_one();
@@ -86,6 +81,13 @@ impl Events {
             keeps_up
         });
         *self.last.borrow_mut() = fresh;
+    }
+
+    /// What somebody asks that none of the events answers; listeners come and go while others are answered.
+    fn unanswered(&self, events: &[(Question, Bytes)]) -> Option<Question> {
+        let listeners = self.listeners.borrow();
+        let mut asked = listeners.iter().filter(|of| !of.events.is_closed()).map(|of| of.question);
+        asked.find(|question| !events.iter().any(|(answered, _)| answered == question))
     }
 }
 
@@ -103,7 +105,7 @@ mod tests {
     async fn nothing_is_computed_while_nobody_listens_and_once_a_second_for_all_who_do() {
         let events = Events::default();
         let computed = std::cell::Cell::new(0_u32);
-        let tell = |_| {
+        let tell = async |_| {
             computed.set(computed.get() + 1);
             Bytes::from(computed.get().to_string())
         };
@@ -133,7 +135,7 @@ mod tests {
         let _lazy = events.listen(question(), &cut).unwrap();
         let mut brisk = events.listen(question(), &fine).unwrap();
         for _ in 0..=1 + LAG {
-            events.send(&mut |_| Bytes::from_static(b"data"));
+            events.send(&mut async |_| Bytes::from_static(b"data")).await;
             brisk.recv().await.unwrap();
         }
         assert!(cut.notified().now_or_never().is_some());

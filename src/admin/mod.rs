@@ -96,7 +96,7 @@ pub(crate) async fn serve(listener: TcpListener, admin: Admin) {
     let Ok(bound) = listener.local_addr() else { return };
     tokio::select! {
         () = accept(&listener, bound, &admin) => {}
-        () = admin.events.run(|question| admin.event(question)) => {}
+        () = admin.events.run(async |question| admin.event(question).await) => {}
     }
 }
 

@@ -11,37 +11,35 @@ use super::compare::{self, Question};
 use super::costs::{Known, SideCost};
 use super::{gauges, rfc3339, upstreams};
 use crate::route::RouteTable;
-use crate::telemetry::{Figures, Side};
+use crate::telemetry::{Courtesy, Figures, Side};
 
-/// The report of the window that ends now.
-pub(super) fn answer(table: &RouteTable, costs: &Known, question: Question) -> Value {
-    let [legacy, new] = [Side::Legacy, Side::New].map(|side| over_all(table, side, question));
-    let (ratio, confidence) = compare::fairly(legacy.as_ref(), new.as_ref());
-    let mut report = compare::answer(table, question);
+/// Appends the report of the window that ends now. Over all routes there is no ratio: the sides serve different ones.
+pub(super) async fn append(told: &mut String, table: &RouteTable, costs: &Known, question: Question) {
+    let (legacy, new) = (over_all(table, Side::Legacy, question).await, over_all(table, Side::New, question).await);
     let at = SystemTime::now();
     let since = [&legacy, &new].into_iter().flatten().filter_map(|of| at.checked_sub(of.span)).min();
-    let beside = [
-        ("at", json!(rfc3339(at))),
-        ("since", json!(since.map(rfc3339))),
-        ("sides", json!({ "legacy": side(legacy, costs.legacy), "new": side(new, costs.new) })),
-        ("ratio", ratio),
-        ("confidence", confidence),
-        ("upstreams", with_costs(table, costs)),
-    ];
-    if let Value::Object(fields) = &mut report {
-        fields.extend(beside.map(|(name, value)| (name.to_owned(), value)));
-    }
-    report
+    let beside = json!({
+        "at": rfc3339(at),
+        "since": since.map(rfc3339),
+        "sides": { "legacy": side(legacy, costs.legacy), "new": side(new, costs.new) },
+        "upstreams": with_costs(table, costs),
+    });
+    compare::append(told, table, question, beside).await;
 }
 
-fn over_all(table: &RouteTable, side: Side, question: Question) -> Option<Figures> {
-    let now = Instant::now();
-    let figures =
-        table.routes.iter().filter_map(|route| route.stats.figures(side, question.window, question.latency, now));
-    figures.reduce(|mut sum, more| {
-        sum.add(&more);
-        sum
-    })
+async fn over_all(table: &RouteTable, side: Side, question: Question) -> Option<Figures> {
+    let (now, mut courtesy) = (Instant::now(), Courtesy::new());
+    let mut all: Option<Figures> = None;
+    for route in &table.routes {
+        if let Some(figures) = route.stats.figures(side, question.window, question.latency, now) {
+            match &mut all {
+                Some(all) => all.add(&figures),
+                None => all = Some(figures),
+            }
+        }
+        courtesy.offer().await;
+    }
+    all
 }
 
 fn side(figures: Option<Figures>, cost: SideCost) -> Option<Map<String, Value>> {
@@ -79,8 +77,8 @@ mod tests {
     use super::super::Admin;
     use super::*;
 
-    #[test]
-    fn the_table_of_a_migration_report_is_read_off() {
+    #[tokio::test]
+    async fn the_table_of_a_migration_report_is_read_off() {
         let admin = Admin::for_test();
         let table = admin.table.current();
         let stats = &table.routes[0].stats;
@@ -90,11 +88,14 @@ mod tests {
         }
         let mut costs = Known::default();
         costs.legacy.memory = Some(7 << 20);
-        let report = answer(&table, &costs, Question::read(Some("window=1h")).unwrap());
+        let mut told = String::new();
+        append(&mut told, &table, &costs, Question::read(Some("window=1h")).unwrap()).await;
+        let report: Value = serde_json::from_str(&told).unwrap();
         let legacy = &report["sides"]["legacy"];
         assert_eq!((&legacy["mean_ms"], &legacy["memory_bytes"]), (&json!(20.0), &json!(7 << 20)));
         assert!(legacy["qps"].is_number() && legacy["p99_ms"].is_number() && report["at"].is_string());
-        assert_eq!(report["confidence"]["p99"]["verdict"], "faster");
+        assert_eq!(report["routes"][0]["confidence"]["p99"]["verdict"], "faster");
+        assert_eq!(report["ratio"], Value::Null, "over all routes nothing is compared");
         assert_eq!(report["since"], report["at"], "the gateway has just started");
         assert_eq!((&report["window"], &report["routes"][0]["name"]), (&json!("1h"), &json!("order")));
         assert_eq!(report["upstreams"][0]["kind"], "handler");

@@ -9,7 +9,7 @@ use super::compare::{Question, millis};
 use super::reload::Reloads;
 use super::{rfc3339, routes};
 use crate::route::{Route, RouteTable};
-use crate::telemetry::{Apart, Curve, Side, Slow};
+use crate::telemetry::{Apart, Curve, SLICE, Side, Slow};
 
 /// The route's curves of both sides on one axis of time, how its durations are spread, and its slowest requests;
 /// `None` if the table has no such route.
@@ -18,7 +18,7 @@ pub(super) fn answer(table: &RouteTable, reloads: &Reloads, name: &str, question
     let now = Moment { instant: Instant::now(), system: SystemTime::now() };
     let curves =
         [Side::Legacy, Side::New].map(|side| route.stats.curve(side, question.window, question.latency, now.instant));
-    let lengths: BTreeMap<Instant, Duration> = curves.iter().flatten().map(|point| (point.end, point.length)).collect();
+    let lengths = axis(&curves, now.instant);
     let [legacy, new] = [Side::Legacy, Side::New].map(|side| (side, &lengths));
     let [of_legacy, of_new] = &curves;
     Some(json!({
@@ -36,6 +36,19 @@ pub(super) fn answer(table: &RouteTable, reloads: &Reloads, name: &str, question
         "refused": refused(route),
         "flips": routes::flips(reloads, |of| of == name),
     }))
+}
+
+/// Where slices end, and how long each is: those in which a side has a point, and those between and behind them in which
+/// nothing came, so that no line is drawn through them.
+fn axis(curves: &[Vec<Curve>], now: Instant) -> BTreeMap<Instant, Duration> {
+    let told: BTreeMap<Instant, Duration> = curves.iter().flatten().map(|point| (point.end, point.length)).collect();
+    let mut axis = told.clone();
+    let begins = told.iter().map(|(end, length)| end.checked_sub(*length).unwrap_or(*end)).skip(1).chain([now]);
+    for (end, next) in told.keys().zip(begins) {
+        let ends = std::iter::successors(Some(*end + SLICE), |end| Some(*end + SLICE));
+        axis.extend(ends.take_while(|end| *end <= next).map(|end| (end, SLICE)));
+    }
+    axis
 }
 
 /// The same moment on both clocks.
@@ -133,6 +146,28 @@ mod tests {
         let slow = &series["slowest"]["new"][0];
         assert_eq!((&slow["request_id"], &slow["status"], &slow["total_ms"]), (&json!("r1"), &json!(500), &json!(5.0)));
         assert!(answer(&table, &admin.reloads.snapshot(), "absent", question).is_none());
+    }
+
+    #[test]
+    fn a_curve_breaks_where_nothing_came() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let point = |end, length| Curve {
+            end: at(end),
+            length: Duration::from_secs(length),
+            requests: 1,
+            errors: 0,
+            p50: None,
+            p99: None,
+        };
+        let ends = |now, curves: [Vec<Curve>; 2]| -> Vec<u64> {
+            axis(&curves, at(now)).into_keys().map(|end| (end - start).as_secs()).collect()
+        };
+        // Both came in the slice that runs, after half a minute in which neither did.
+        let rested = [vec![point(10, 10), point(45, 5)], vec![point(20, 10), point(45, 5)]];
+        assert_eq!(ends(45, rested), [10, 20, 30, 40, 45]);
+        assert_eq!(ends(45, [vec![point(10, 10)], vec![]]), [10, 20, 30, 40], "and none has come since");
+        assert!(ends(45, [vec![], vec![]]).is_empty());
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Every text of it was written by somebody else and may end up on a terminal: whatever steers one is taken out
 //! as it is read ([`plain`]), so that nothing behind this file has to think of it.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -53,6 +55,11 @@ pub(super) struct Sides {
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Figures {
     pub(super) requests: u64,
+    /// Those of them that the latencies are of.
+    pub(super) measured: u64,
+    /// How many are not, by the reason.
+    #[serde(deserialize_with = "counts")]
+    pub(super) apart: BTreeMap<String, u64>,
     pub(super) qps: Option<f64>,
     pub(super) errors: u64,
     pub(super) error_rate: f64,
@@ -69,16 +76,13 @@ pub(super) struct Figures {
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Ratios {
     pub(super) p50: Option<f64>,
-    pub(super) p90: Option<f64>,
     pub(super) p99: Option<f64>,
-    pub(super) mean: Option<f64>,
 }
 
 /// What is sure of each.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Confidence {
     pub(super) p50: Sure,
-    pub(super) p90: Sure,
     pub(super) p99: Sure,
     pub(super) mean: Sure,
     pub(super) error_rate: Sure,
@@ -148,8 +152,8 @@ pub(super) struct Report {
     /// Of when the oldest figures are; a gateway that runs for less than the window has none of before.
     #[serde(deserialize_with = "moment_or_none")]
     pub(super) since: Option<Timestamp>,
-    #[serde(flatten)]
-    pub(super) all: Compared,
+    /// Over all routes.
+    pub(super) sides: Sides,
     #[serde(flatten)]
     pub(super) each: Comparison,
     pub(super) upstreams: Vec<Upstream>,
@@ -211,6 +215,11 @@ fn lines<'de, D: Deserializer<'de>>(told: D) -> Result<String, D::Error> {
 
 fn texts<'de, D: Deserializer<'de>>(told: D) -> Result<Vec<String>, D::Error> {
     Vec::<String>::deserialize(told).map(|texts| texts.iter().map(|text| plain(text)).collect())
+}
+
+fn counts<'de, D: Deserializer<'de>>(told: D) -> Result<BTreeMap<String, u64>, D::Error> {
+    let counts = BTreeMap::<String, u64>::deserialize(told)?;
+    Ok(counts.into_iter().map(|(reason, count)| (plain(&reason), count)).collect())
 }
 
 fn moment<'de, D: Deserializer<'de>>(told: D) -> Result<Timestamp, D::Error> {

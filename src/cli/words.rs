@@ -1,5 +1,7 @@
 //! Numbers and times as people read them, on the dashboard and here alike. What is not known is a dash.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use super::told::Sure;
@@ -57,8 +59,26 @@ pub(super) fn bytes(value: Option<u64>) -> String {
     value.map_or_else(|| NONE.to_owned(), |bytes| format!("{} MiB", three(bytes as f64 / 1_048_576.0)))
 }
 
+/// With two digits that say something, however small it is: 0.00 would be no ratio.
 pub(super) fn times(value: f64) -> String {
-    if value >= 10.0 { format!("{value:.1}×") } else { format!("{value:.2}×") }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the zeros behind a point are few")]
+    let digits = match value {
+        10.0.. => 1,
+        0.1.. => 2,
+        0.000_1.. => 1 + (-value.log10()).ceil() as usize,
+        _ => 2,
+    };
+    format!("{value:.digits$}×")
+}
+
+/// What is kept out of the curves, by the reason: `3 retried, 1,230 unasked`.
+pub(super) fn apart(counts: &BTreeMap<String, u64>) -> String {
+    let said = counts
+        .iter()
+        .filter(|(_, of)| **of > 0)
+        .map(|(reason, of)| format!("{} {}", count(*of), reason.replace('_', " ")));
+    let said: Vec<String> = said.collect();
+    if said.is_empty() { NONE.to_owned() } else { said.join(", ") }
 }
 
 /// How long it is from one moment to another, in the largest unit that fits.
@@ -96,15 +116,6 @@ pub(super) fn ratio_with_range(value: Option<f64>, sure: &Sure) -> String {
     }
 }
 
-/// The same with what is missing where there is no range.
-pub(super) fn ratio_at_length(value: Option<f64>, sure: &Sure) -> String {
-    let ratio = ratio_with_range(value, sure);
-    match (value, &sure.reason) {
-        (Some(value), Some(reason)) => format!("{ratio} ({}; {reason})", times(value)),
-        _ => ratio,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,10 +138,11 @@ mod tests {
         let sure = |json: &str| serde_json::from_str::<Sure>(json).unwrap();
         let faster = sure(r#"{"low": 0.24, "high": 0.26, "verdict": "faster", "reason": null}"#);
         assert_eq!(ratio(Some(0.25), &faster), "▼ 0.25×");
-        assert_eq!(ratio_at_length(Some(0.25), &faster), "▼ 0.25× (0.24 to 0.26×)");
+        assert_eq!(ratio_with_range(Some(0.25), &faster), "▼ 0.25× (0.24 to 0.26×)");
         let few = sure(r#"{"low": null, "high": null, "verdict": "not enough yet", "reason": "needs 368 requests"}"#);
         assert_eq!([ratio(Some(0.25), &few), ratio_with_range(Some(0.25), &few)], [NOT_ENOUGH; 2]);
-        assert_eq!(ratio_at_length(Some(0.25), &few), "not enough yet (0.25×; needs 368 requests)");
-        assert_eq!(ratio_at_length(None, &few), NONE);
+        assert_eq!(ratio_with_range(None, &few), NONE);
+        let small = [0.004_2, 0.042, 0.42, 4.2, 42.0, 0.0].map(times);
+        assert_eq!(small, ["0.0042×", "0.042×", "0.42×", "4.20×", "42.0×", "0.00×"]);
     }
 }

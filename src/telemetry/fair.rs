@@ -21,6 +21,9 @@ const FEWEST: u64 = 30;
 /// the samples that happen to lack their slow requests, and those mislead.
 const FEWEST_OF_MEAN: u64 = 500;
 
+/// Seconds that are told from none: what did not wait for a place is counted with what waited for less.
+const LEAST: f64 = 1e-6;
+
 /// What a comparison of two sides says: new over legacy, or new less legacy.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Compared {
@@ -31,17 +34,21 @@ pub(crate) struct Compared {
 
 /// Why there is no interval yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lack {
-    /// What each side needs.
-    pub(crate) needed: u64,
-    pub(crate) legacy: u64,
-    pub(crate) new: u64,
+pub(crate) enum Lack {
+    /// What each side needs, and what it has.
+    Requests { needed: u64, legacy: u64, new: u64 },
+    /// Nobody waited on the legacy side.
+    Zero,
 }
 
 impl fmt::Display for Lack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { needed, legacy, new } = self;
-        write!(f, "needs {needed} requests on each side; legacy has {legacy}, new has {new}")
+        match self {
+            Self::Requests { needed, legacy, new } => {
+                write!(f, "needs {needed} requests on each side; legacy has {legacy}, new has {new}")
+            }
+            Self::Zero => f.write_str("legacy's is zero, of which nothing is a multiple"),
+        }
     }
 }
 
@@ -75,10 +82,13 @@ fn ratio_of(new: Bounded, legacy: Bounded) -> (f64, f64) {
 /// The quantile `q` of the new side over that of the legacy side.
 pub(crate) fn quantiles(legacy: &Distribution, new: &Distribution, q: f64) -> Compared {
     let at = |of: &Distribution| of.quantile(q).map(|at| at.as_secs_f64());
-    let estimate = at(new).zip(at(legacy)).filter(|(_, legacy)| *legacy > 0.0).map(|(new, legacy)| new / legacy);
+    if at(legacy).is_some_and(|legacy| legacy < LEAST) {
+        return Compared { estimate: None, interval: Err(Lack::Zero) };
+    }
+    let estimate = at(new).zip(at(legacy)).map(|(new, legacy)| new / legacy);
     let interval = match (bounded_quantile(legacy, q), bounded_quantile(new, q)) {
         (Some(legacy), Some(new)) => Ok(ratio_of(new, legacy)),
-        _ => Err(Lack { needed: needed_for(q), legacy: legacy.count(), new: new.count() }),
+        _ => Err(Lack::Requests { needed: needed_for(q), legacy: legacy.count(), new: new.count() }),
     };
     Compared { estimate, interval }
 }
@@ -87,9 +97,8 @@ fn bounded_quantile(of: &Distribution, q: f64) -> Option<Bounded> {
     let (low, high) = ranks(of.count(), q)?;
     let estimate = of.quantile(q)?.as_secs_f64();
     let (low, high) = (of.at_rank(low)?.0.as_secs_f64(), of.at_rank(high)?.1.as_secs_f64());
-    // Nothing is faster than the first bucket's end; a logarithm needs a number.
-    let least = 1e-7;
-    Some(Bounded { estimate: estimate.max(least), low: low.max(least), high: high.max(least) })
+    // A logarithm needs a number.
+    Some(Bounded { estimate: estimate.max(LEAST), low: low.max(LEAST), high: high.max(LEAST) })
 }
 
 /// The fewest requests that enclose the quantile `q` on both sides of it.
@@ -143,7 +152,10 @@ fn binomial_ranks(n: u64, p: f64) -> (u64, u64) {
 pub(crate) fn means(legacy: &Distribution, new: &Distribution) -> Compared {
     let at = |of: &Distribution| of.mean().map(|mean| mean.as_secs_f64());
     let estimate = at(new).zip(at(legacy)).filter(|(_, legacy)| *legacy > 0.0).map(|(new, legacy)| new / legacy);
-    let lack = Lack { needed: FEWEST_OF_MEAN, legacy: legacy.count(), new: new.count() };
+    let lack = match at(legacy) {
+        Some(0.0) => Lack::Zero,
+        _ => Lack::Requests { needed: FEWEST_OF_MEAN, legacy: legacy.count(), new: new.count() },
+    };
     let interval = match (bounded_mean(legacy), bounded_mean(new)) {
         (Some(legacy), Some(new)) => Ok(ratio_of(new, legacy)),
         _ => Err(lack),
@@ -187,7 +199,7 @@ impl Failed {
 pub(crate) fn error_rates(legacy: Failed, new: Failed) -> Compared {
     let interval = match (legacy.bounded(), new.bounded()) {
         (Some(legacy), Some(new)) => Ok(mover(new, legacy)),
-        _ => Err(Lack { needed: FEWEST, legacy: legacy.requests, new: new.requests }),
+        _ => Err(Lack::Requests { needed: FEWEST, legacy: legacy.requests, new: new.requests }),
     };
     Compared { estimate: new.rate().zip(legacy.rate()).map(|(new, legacy)| new - legacy), interval }
 }
@@ -352,9 +364,29 @@ mod tests {
         assert_eq!([0.5, 0.9, 0.999].map(needed_for), [6, 36, 3688]);
         assert!(means(&many, &few).interval.is_err());
         let nothing = quantiles(&many, &Distribution::default(), 0.5);
-        assert_eq!((nothing.estimate, nothing.interval.unwrap_err().new), (None, 0));
+        let lack = Lack::Requests { needed: 6, legacy: 1_000, new: 0 };
+        assert_eq!((nothing.estimate, nothing.interval), (None, Err(lack)));
         let of_few = error_rates(Failed { errors: 0, requests: 1_000 }, Failed { errors: 1, requests: 2 });
         assert_eq!((of_few.estimate, of_few.interval.is_err()), (Some(0.5), true));
+    }
+
+    #[test]
+    fn of_a_wait_that_was_none_there_is_no_ratio() {
+        let waited = |duration| {
+            let histogram = Histogram::default();
+            (0..1_000).for_each(|_| histogram.record(duration));
+            let mut distribution = Distribution::default();
+            histogram.add_to(&mut distribution);
+            distribution
+        };
+        let (none, long) = (waited(Duration::ZERO), waited(Duration::from_millis(5)));
+        for new in [&none, &long] {
+            for compared in [quantiles(&none, new, 0.99), means(&none, new)] {
+                assert_eq!((compared.estimate, compared.interval), (None, Err(Lack::Zero)));
+            }
+        }
+        let (low, high) = quantiles(&long, &none, 0.5).interval.unwrap();
+        assert!(low <= high && high < 0.001, "{low} to {high}: the new side waits no more");
     }
 
     #[test]

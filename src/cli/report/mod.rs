@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 
 use self::page::{Block, Page};
 use super::port::{Port, Where, choice};
-use super::told::{Compared, Figures, Report, Row, Sure, Upstream};
+use super::told::{Compared, Confidence, Figures, Report, Row, Sides, Sure, Upstream};
 use super::{block_on, complain, print, with_causes, words};
 use crate::admin::Question;
 use crate::telemetry::{Latency, Window};
@@ -81,13 +81,13 @@ fn page(report: &Report, question: Question) -> Page {
             "Figures are since {since:.0}, of {span} only: before, the gateway did not run or had none of these routes."
         )));
     }
+    let (asked, idle): (Vec<&Row>, Vec<&Row>) = report.each.routes.iter().partition(|row| requests(row) > 0);
     blocks.extend([
-        Block::List(conclusions(&report.all)),
+        Block::List(conclusions(&asked)),
         Block::Heading("Over all routes"),
-        over_all(&report.all),
+        over_all(&report.sides),
         Block::Heading("Route by route"),
     ]);
-    let (asked, idle): (Vec<&Row>, Vec<&Row>) = report.each.routes.iter().partition(|row| requests(row) > 0);
     if !asked.is_empty() {
         blocks.push(by_route(&asked));
     }
@@ -100,13 +100,17 @@ fn page(report: &Report, question: Question) -> Page {
     Page { title: "Legacy and new, compared", blocks }
 }
 
-const HOW_TO_READ: [&str; 6] = [
+const HOW_TO_READ: [&str; 8] = [
     "Legacy is PHP, new is what replaces it. Where two figures stand in one cell, legacy's is the first.",
+    "Over all routes the sides serve different ones: those figures say what each side carries and costs, not which is \
+     faster. That is said route by route.",
+    "Requests/s are over the whole of this time: a side that served for half of it shows half its rate.",
     "New ÷ legacy is a ratio: 0.25× is four times as fast. The range behind it holds the truth in 95 of 100 cases; \
      ▼ new is faster, ▲ new is slower, ≈ no difference beyond chance. Of errors it is the difference in points of a \
      hundred: ▼ new has fewer, ▲ new has more.",
     "\"Not enough yet\" is an answer: so few requests say nothing of this figure, however far apart the two numbers are.",
-    "P99: 99 of 100 requests were faster. Errors are answers of 5xx and answers that broke off.",
+    "P99: 99 of 100 requests were faster. Times are of the requests that are measured; kept apart is what says nothing \
+     of the side, such as files that the gateway served. Errors are answers of 5xx and answers that broke off.",
     "A route that was flipped in this time had its sides at different hours: compare windows of like traffic.",
     "CPU and memory are known of local PHP-FPM pools and of handlers; the memory of handlers is that of the whole gateway.",
 ];
@@ -116,34 +120,58 @@ fn requests(row: &Row) -> u64 {
     [&sides.legacy, &sides.new].into_iter().flatten().map(|side| side.requests).sum()
 }
 
-/// What may be concluded of all routes together.
-fn conclusions(all: &Compared) -> Vec<String> {
-    let (ratio, sure) = (&all.ratio, &all.confidence);
-    let figures = [("Mean", ratio.mean, &sure.mean), ("P50", ratio.p50, &sure.p50), ("P99", ratio.p99, &sure.p99)];
-    let mut said: Vec<String> = figures
-        .into_iter()
-        .map(|(figure, value, sure)| format!("{figure}: {}", concluded(sure, &words::ratio_at_length(value, sure))))
-        .collect();
-    said.push(format!("Errors: {}", concluded(&sure.error_rate, &points(&sure.error_rate))));
-    said
+/// What may be concluded: on how many routes new is better, and on how many it is not. Not over all routes at once: the
+/// two sides serve different ones, and a page of PHP is no measure of a handler that says it is well.
+fn conclusions(rows: &[&Row]) -> Vec<String> {
+    let both: Vec<&Confidence> = rows.iter().filter_map(|row| on_both_sides(row)).collect();
+    if both.is_empty() {
+        let remedy = "there is nothing to compare until a route that has both sides is flipped";
+        return vec![format!("No route was served by both sides in this time: {remedy}.")];
+    }
+    type Figure = (&'static str, fn(&Confidence) -> &Sure);
+    let figures: [Figure; 4] =
+        [("Mean", |of| &of.mean), ("P50", |of| &of.p50), ("P99", |of| &of.p99), ("Errors", |of| &of.error_rate)];
+    let routes = match both.len() {
+        1 => "the one route".to_owned(),
+        many => format!("{} routes", words::count(many as u64)),
+    };
+    let said = figures.map(|(figure, of)| {
+        let verdicts: Vec<&str> = both.iter().map(|sure| of(sure).verdict.as_str()).collect();
+        format!("{figure}, of {routes} that both sides served: {}.", concluded(&verdicts))
+    });
+    said.to_vec()
 }
 
-fn concluded(sure: &Sure, figure: &str) -> String {
-    match sure.verdict.as_str() {
-        "faster" => format!("new is faster, {figure}."),
-        "slower" => format!("new is slower, {figure}."),
-        "fewer" => format!("new has fewer, {figure}."),
-        "more" => format!("new has more, {figure}."),
-        "unclear" => format!("no difference beyond chance, {figure}."),
-        _ => match &sure.reason {
-            Some(reason) => format!("{}: {reason}.", words::NOT_ENOUGH),
-            None => format!("{}.", words::NOT_ENOUGH),
-        },
-    }
+fn on_both_sides(row: &Row) -> Option<&Confidence> {
+    let Compared { sides, confidence, .. } = &row.compared;
+    (sides.legacy.is_some() && sides.new.is_some()).then_some(confidence)
 }
+
+fn concluded(verdicts: &[&str]) -> String {
+    let mut said: Vec<String> = Vec::new();
+    for (verdict, words) in VERDICTS {
+        let count = verdicts.iter().filter(|of| **of == verdict).count();
+        if count > 0 {
+            said.push(format!("{words} on {count}"));
+        }
+    }
+    said.join(", ")
+}
+
+const VERDICTS: [(&str, &str); 6] = [
+    ("faster", "new is faster"),
+    ("fewer", "new has fewer"),
+    ("slower", "new is slower"),
+    ("more", "new has more"),
+    ("unclear", "no difference beyond chance"),
+    (words::NOT_ENOUGH, words::NOT_ENOUGH),
+];
 
 /// The difference of two error rates: of rates that may be 0 there is no ratio.
 fn points(sure: &Sure) -> String {
+    if sure.difference.is_none() {
+        return words::NONE.to_owned();
+    }
     // The zero that is added takes the sign from a zero.
     let points = |value: f64| format!("{:+.2}", value * 100.0 + 0.0);
     let sign = match sure.verdict.as_str() {
@@ -159,31 +187,26 @@ fn points(sure: &Sure) -> String {
     }
 }
 
-fn over_all(all: &Compared) -> Block {
-    let (ratio, sure) = (&all.ratio, &all.confidence);
-    let row = |name: &str, of: &dyn Fn(&Figures) -> String, compared: String| {
+fn over_all(sides: &Sides) -> Block {
+    let row = |name: &str, of: &dyn Fn(&Figures) -> String| {
         let side = |side: &Option<Figures>| side.as_ref().map_or_else(|| words::NONE.to_owned(), of);
-        vec![name.to_owned(), side(&all.sides.legacy), side(&all.sides.new), compared]
+        vec![name.to_owned(), side(&sides.legacy), side(&sides.new)]
     };
-    let compared = words::ratio_with_range;
-    let none = String::new;
     Block::Table {
-        head: ["", "Legacy", "New", "New ÷ legacy"].map(str::to_owned).to_vec(),
+        head: ["", "Legacy", "New"].map(str::to_owned).to_vec(),
         left: 1,
         rows: vec![
-            row("Requests", &|side| words::count(side.requests), none()),
-            row("Requests/s", &|side| words::per_second(side.qps), none()),
-            row("Mean", &|side| words::millis(side.mean_ms), compared(ratio.mean, &sure.mean)),
-            row("P50", &|side| words::millis(side.p50_ms), compared(ratio.p50, &sure.p50)),
-            row("P90", &|side| words::millis(side.p90_ms), compared(ratio.p90, &sure.p90)),
-            row("P99", &|side| words::millis(side.p99_ms), compared(ratio.p99, &sure.p99)),
-            row(
-                "Errors",
-                &|side| format!("{} ({})", words::count(side.errors), words::share(Some(side.error_rate))),
-                points(&sure.error_rate),
-            ),
-            row("CPU per request", &|side| words::millis(side.cpu_ms_per_request), none()),
-            row("Memory", &|side| words::bytes(side.memory_bytes), none()),
+            row("Requests", &|side| words::count(side.requests)),
+            row("Measured", &|side| words::count(side.measured)),
+            row("Kept apart", &|side| words::apart(&side.apart)),
+            row("Requests/s", &|side| words::per_second(side.qps)),
+            row("Mean", &|side| words::millis(side.mean_ms)),
+            row("P50", &|side| words::millis(side.p50_ms)),
+            row("P90", &|side| words::millis(side.p90_ms)),
+            row("P99", &|side| words::millis(side.p99_ms)),
+            row("Errors", &|side| format!("{} ({})", words::count(side.errors), words::share(Some(side.error_rate)))),
+            row("CPU per request", &|side| words::millis(side.cpu_ms_per_request)),
+            row("Memory", &|side| words::bytes(side.memory_bytes)),
         ],
     }
 }
@@ -244,7 +267,7 @@ mod tests {
 
     fn side(requests: u64) -> Value {
         json!({
-            "requests": requests, "qps": 26.7, "errors": 3, "error_rate": 0.003, "mean_ms": 21.3, "p50_ms": 20.1,
+            "requests": requests, "measured": requests - 8, "apart": { "unasked": 7, "retried": 1, "gateway": 0 }, "qps": 26.7, "errors": 3, "error_rate": 0.003, "mean_ms": 21.3, "p50_ms": 20.1,
             "p90_ms": 20.4, "p99_ms": 200.2, "cpu_ms_per_request": 0.4, "cpu_seconds": 4.0, "memory_bytes": 7 << 20,
         })
     }
@@ -265,9 +288,11 @@ mod tests {
             compared.as_object_mut().unwrap().extend(about.as_object().unwrap().clone());
             compared
         };
-        let mut report = compared(&side(1600), &side(1000));
+        let mut report = json!({ "sides": { "legacy": side(1600), "new": side(1000) } });
         let routes = [
             route("a|<b>\u{1b}[31m", compared(&side(1600), &side(1000))),
+            route("b", compared(&side(1600), &side(1000))),
+            route("one-sided", compared(&side(90), &Value::Null)),
             route("idle", compared(&Value::Null, &Value::Null)),
         ];
         let pool = json!({
@@ -292,17 +317,27 @@ mod tests {
         for part in [
             "# Legacy and new, compared\n",
             "The hour up to 2026-01-02T04:04:05Z; times are from a request's head to its answer's last byte. Table generation 7.",
-            "- P50: new is faster, ▼ 0.25× (0.24 to 0.26×).",
-            "- P99: not enough yet: needs 368 requests.",
-            "- Errors: new has fewer, ▼ -0.20 points (-0.40 to -0.10).",
-            "| Requests | 1,600 | 1,000 |  |",
-            "| Memory | 7.00 MiB | 7.00 MiB |  |",
+            "- P50, of 2 routes that both sides served: new is faster on 2.",
+            "- P99, of 2 routes that both sides served: not enough yet on 2.",
+            "- Errors, of 2 routes that both sides served: new has fewer on 2.",
+            "| Requests | 1,600 | 1,000 |",
+            "| Kept apart | 1 retried, 7 unasked | 1 retried, 7 unasked |",
+            "| Memory | 7.00 MiB | 7.00 MiB |",
             "| a\\|\\<b\\>\u{fffd}\\[31m | new since 2026-01-02T03:04:05Z | 1,600 / 1,000 |",
             "Without a request in this time: idle.",
             "| php | php | 3 of 8 | 0 | 12.3 s | 7.00 MiB | 20 min |",
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
+    }
+
+    #[test]
+    fn where_no_route_had_both_sides_nothing_is_said_of_which_is_faster() {
+        let mut report = report();
+        report.each.routes.iter_mut().for_each(|row| row.compared.sides.new = None);
+        let text = page(&report, Question { window: Window::Hour, latency: Latency::Total }).markdown();
+        assert!(text.contains("- No route was served by both sides in this time"), "{text}");
+        assert!(!text.contains("new is faster on"), "{text}");
     }
 
     #[test]

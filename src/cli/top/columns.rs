@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 
 use jiff::Timestamp;
 
-use crate::cli::told::{Figures, Row, Sure};
+use crate::cli::told::{Comparison, Figures, Row, Sure};
 use crate::cli::words;
 
 /// One column.
@@ -181,15 +181,16 @@ fn has_all(row: &Row, words: &[String]) -> bool {
     words.iter().all(|word| text.contains(word.as_str()))
 }
 
-/// The whole table as text, for scripts and pipes.
-pub(super) fn as_text(rows: &[Row], order: &[usize], now: Timestamp) -> String {
+/// The whole table as text, for scripts and pipes; above it what it is of.
+pub(super) fn as_text(told: &Comparison, order: &[usize], now: Timestamp) -> String {
+    let Comparison { window, latency, generation, routes: rows, .. } = told;
     let mut lines = vec![COLUMNS.iter().map(Column::title).collect::<Vec<_>>()];
     let listed = order.iter().filter_map(|place| rows.get(*place));
     lines.extend(listed.map(|row| COLUMNS.iter().map(|column| column.shown(row, now)).collect()));
     let widths: Vec<usize> = (0..COLUMNS.len())
         .map(|at| lines.iter().filter_map(|line| line.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0))
         .collect();
-    let mut text = String::new();
+    let mut text = format!("window {window}  latency {latency}  generation {generation}\n");
     for line in lines {
         let cells = line.iter().zip(&COLUMNS).zip(&widths).map(|((cell, column), width)| {
             if column.is_figure() { format!("{cell:>width$}") } else { format!("{cell:width$}") }
@@ -245,9 +246,9 @@ mod tests {
 
     #[test]
     fn as_text_the_columns_stand_under_their_titles() {
-        let rows = comparison().routes;
-        let text = as_text(&rows, &[0, 2], now());
+        let text = as_text(&comparison(), &[0, 2], now());
         let expected = "\
+window 1m  latency total  generation 7
 Route  Serves        Req/s legacy  Req/s new  P50 legacy  P50 new  P99 legacy  P99 new  Errors legacy  Errors new  P50 new÷legacy  P99 new÷legacy
 order  legacy 5 min          26.7       10.0     20.1 ms  5.00 ms      200 ms  60.0 ms            0 %      1.25 %         ▼ 0.25×  not enough yet
 idle   legacy 5 min             –          –           –        –           –        –              –           –               –               –

@@ -12,7 +12,7 @@ use ratatui::widgets::{Block, Cell, Clear, Padding, Paragraph, Row, Table, Wrap}
 
 use super::columns::{Column, Of, Sort, fitting};
 use super::model::{Flip, Mode, Model};
-use crate::cli::told::{self, Rejected};
+use crate::cli::told::{self, Figures, Rejected};
 use crate::cli::words;
 
 /// Lines of a refused file's faults.
@@ -212,28 +212,39 @@ fn detail<'m>(model: &'m Model, look: Look) -> Vec<Line<'m>> {
     let places = [("legacy", &row.compared.sides.legacy), ("new", &row.compared.sides.new)];
     for (side, figures) in places {
         let place = route.and_then(|route| if side == "new" { route.new.as_ref() } else { route.legacy.as_ref() });
-        let told = match figures {
-            Some(side) => format!(
-                "{} requests  {}/s  errors {} ({})  P50 {}  P90 {}  P99 {}  mean {}",
-                words::count(side.requests),
-                words::per_second(side.qps),
-                words::count(side.errors),
-                words::share(Some(side.error_rate)),
-                words::millis(side.p50_ms),
-                words::millis(side.p90_ms),
-                words::millis(side.p99_ms),
-                words::millis(side.mean_ms),
-            ),
-            None => "no requests".to_owned(),
-        };
         let name = format!("{side:6} {}  ", place.map_or(words::NONE, |place| place.as_str()));
-        lines.push(Line::from(vec![Span::styled(name, look.side(side)), Span::raw(told)]));
+        let [counts, times] = figures.as_ref().map_or_else(|| ["no requests".to_owned(), String::new()], at_length);
+        lines.push(Line::from(vec![Span::styled(name, look.side(side)), Span::raw(counts)]));
+        lines.push(Line::raw(format!("       {times}")));
     }
     let (ratio, sure) = (&row.compared.ratio, &row.compared.confidence);
     for (figure, value, sure) in [("P50", ratio.p50, &sure.p50), ("P99", ratio.p99, &sure.p99)] {
-        lines.push(Line::raw(format!("{figure} new÷legacy  {}", words::ratio_at_length(value, sure))));
+        lines.push(Line::raw(format!("{figure} new÷legacy  {}", words::ratio_with_range(value, sure))));
+        let few = value.zip(sure.reason.as_ref());
+        lines.extend(few.map(|(value, reason)| Line::raw(format!("       {}, but {reason}", words::times(value)))));
     }
     lines
+}
+
+/// One side's counts, and its times with what they are of.
+fn at_length(side: &Figures) -> [String; 2] {
+    let counts = format!(
+        "{} requests  {}/s  errors {} ({})",
+        words::count(side.requests),
+        words::per_second(side.qps),
+        words::count(side.errors),
+        words::share(Some(side.error_rate)),
+    );
+    let times = format!(
+        "P50 {}  P90 {}  P99 {}  mean {}  of {}",
+        words::millis(side.p50_ms),
+        words::millis(side.p90_ms),
+        words::millis(side.p99_ms),
+        words::millis(side.mean_ms),
+        words::count(side.measured),
+    );
+    let apart = words::apart(&side.apart);
+    [counts, if apart == words::NONE { times } else { format!("{times}; apart {apart}") }]
 }
 
 fn bottom(model: &Model) -> Line<'_> {
@@ -348,12 +359,15 @@ idle         legacy 5 min        –       –       –       –       –    
 
 
 order  GET  /api/v1/orders/{id}
-legacy php  1,600 requests  26.7/s  errors 0 (0 %)  P50 20.1 ms  P90 200 ms  P99 200 ms  mean 20.1 ms
-new    orders  600 requests  10.0/s  errors 0 (1.25 %)  P50 5.00 ms  P90 60.0 ms  P99 60.0 ms  mean 5.00 ms
+legacy php  1,600 requests  26.7/s  errors 0 (0 %)
+       P50 20.1 ms  P90 200 ms  P99 200 ms  mean 20.1 ms  of 1,592; apart 8 unasked
+new    orders  600 requests  10.0/s  errors 0 (1.25 %)
+       P50 5.00 ms  P90 60.0 ms  P99 60.0 ms  mean 5.00 ms  of 592; apart 8 unasked
 P50 new÷legacy  ▼ 0.25× (0.24 to 0.26×)
-P99 new÷legacy  not enough yet (0.30×; needs 368 requests on each side; legacy has 200, new has 100)
+P99 new÷legacy  not enough yet
+       0.30×, but needs 368 requests on each side; legacy has 200, new has 100
 f flip  / filter  ←→ sort  r reverse  w window  l latency  ? help  q quit";
-        assert_eq!(lines(&model(), [120, 17]).join("\n"), expected);
+        assert_eq!(lines(&model(), [120, 20]).join("\n"), expected);
     }
 
     #[test]
