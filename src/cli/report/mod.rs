@@ -150,9 +150,10 @@ fn on_both_sides(row: &Row) -> Option<&Confidence> {
 fn concluded(verdicts: &[&str]) -> String {
     let mut said: Vec<String> = Vec::new();
     for (verdict, words) in VERDICTS {
-        let count = verdicts.iter().filter(|of| **of == verdict).count();
-        if count > 0 {
-            said.push(format!("{words} on {count}"));
+        match verdicts.iter().filter(|of| **of == verdict).count() {
+            0 => {}
+            all if all == verdicts.len() => said.push(words.to_owned()),
+            some => said.push(format!("{words} on {some}")),
         }
     }
     said.join(", ")
@@ -289,9 +290,11 @@ mod tests {
             compared
         };
         let mut report = json!({ "sides": { "legacy": side(1600), "new": side(1000) } });
+        let mut slower = compared(&side(1600), &side(1000));
+        slower["confidence"]["p50"]["verdict"] = json!("slower");
         let routes = [
             route("a|<b>\u{1b}[31m", compared(&side(1600), &side(1000))),
-            route("b", compared(&side(1600), &side(1000))),
+            route("b", slower),
             route("one-sided", compared(&side(90), &Value::Null)),
             route("idle", compared(&Value::Null, &Value::Null)),
         ];
@@ -317,9 +320,10 @@ mod tests {
         for part in [
             "# Legacy and new, compared\n",
             "The hour up to 2026-01-02T04:04:05Z; times are from a request's head to its answer's last byte. Table generation 7.",
-            "- P50, of 2 routes that both sides served: new is faster on 2.",
-            "- P99, of 2 routes that both sides served: not enough yet on 2.",
-            "- Errors, of 2 routes that both sides served: new has fewer on 2.",
+            "- Mean, of 2 routes that both sides served: new is faster.",
+            "- P50, of 2 routes that both sides served: new is faster on 1, new is slower on 1.",
+            "- P99, of 2 routes that both sides served: not enough yet.",
+            "- Errors, of 2 routes that both sides served: new has fewer.",
             "| Requests | 1,600 | 1,000 |",
             "| Kept apart | 1 retried, 7 unasked | 1 retried, 7 unasked |",
             "| Memory | 7.00 MiB | 7.00 MiB |",
