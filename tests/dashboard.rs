@@ -181,9 +181,12 @@ async fn a_route_is_a_link_and_its_page_says_what_the_figures_stand_on(gateway: 
 
     browser.click("#body a.name").await;
     browser.until_text("#route-title", "cart").await;
-    browser.until_text("#route .measured", "420").await;
+    let compared = gateway.admin_json("/api/compare?window=10m").await;
+    let measured = &compared["routes"][0]["sides"]["legacy"]["measured"];
+    browser.until_text("#route .measured", &measured.to_string()).await;
     browser.until_text("#route .apart", "0").await;
-    browser.until_text("#route .reasons", "P99 needs 368 requests on each side; legacy has 420, new has").await;
+    let reason = format!("P99 needs 368 requests on each side; legacy has {measured}, new has");
+    browser.until_text("#route .reasons", &reason).await;
 
     browser.open(&gateway.dashboard_at("/route/nosuch")).await;
     browser.until_text("#route .problem", "There is no route \"nosuch\"").await;
@@ -393,6 +396,10 @@ async fn the_page_fits_desk_and_phone_in_light_and_dark() {
     screen(390, 844, 2, "light").await;
     browser.until("innerWidth === 390").await;
     fits("a route on a phone").await;
+    browser.until("document.querySelector('#route [aria-label^=Slowest]').tabIndex === 0").await;
+    let beside = "const [title, close] = ['#route-title', '#route .close'].map((one) => document.querySelector(one).getBoundingClientRect()); \
+                  return close.left > title.left && close.top < title.bottom";
+    assert_eq!(browser.script(beside, json!([])).await, true, "the page is closed beside its title");
     browser.open(&shop.legacy.dashboard_at("/?sort=-qps.new")).await;
     browser.until(&row("products")).await;
     seen("dashboard-phone.png").await;

@@ -2,7 +2,7 @@
 // new is solid wherever lines meet, so that colour is never the only sign.
 
 import { svg } from "./dom.js";
-import { NONE, millis } from "./format.js";
+import { NONE, clock, millis } from "./format.js";
 
 const WIDTH = 112;
 const HEIGHT = 26;
@@ -90,7 +90,7 @@ function alone(chart, series) {
   return places.length ? places : null;
 }
 
-const moment = (seconds) => (seconds == null ? NONE : new Date(seconds * 1000).toLocaleTimeString("en-GB"));
+const moment = (seconds) => (seconds == null ? NONE : clock(seconds * 1000));
 
 /** Draws what `marks()` gives: upright lines at `at` of the x axis, each with its name beside it, in rows. */
 const marked = (marks) => (chart) => {

@@ -18,7 +18,8 @@ const APART = { gateway: "by the gateway", unasked: "unasked", retried: "retried
 
 function apart(counts) {
   if (!counts) return NONE;
-  return Object.entries(counts).filter(([, some]) => some > 0).map(([why, some]) => `${count(some)} ${APART[why] ?? why}`).join(", ") || "0";
+  const some = Object.entries(counts).filter(([, requests]) => requests > 0);
+  return some.map(([why, requests]) => `${count(requests)} ${APART[why] ?? why}`).join(",\n") || "0";
 }
 
 const over = (key) => (route) => ratio(route, key);
@@ -39,8 +40,8 @@ const FIGURES = [
 /** Steps of a distribution as it is drawn, for each tenfold. */
 const STEPS = 12;
 
-/** A place for a table that may be wider than the page: it can be scrolled with the keyboard as well. */
-const wide = (label) => h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": label });
+/** A place for a table that may be wider than the page. */
+const wide = (label) => h("div", { class: "wide", role: "region", "aria-label": label });
 
 export class RouteSheet {
   /** `asked()` gives the query of figures, `token()` the token or null, `route(name)` what was heard of a route. */
@@ -236,5 +237,7 @@ export class RouteSheet {
       h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col" }, head)))),
       h("tbody", {}, entries.map((entry) => h("tr", {}, cells(entry).map((cell) => h("td", {}, cell))))));
     host.replaceChildren(entries.length ? table() : h("p", { class: "empty" }, none));
+    // What scrolls must be within reach of the keyboard.
+    attribute(host, "tabindex", host.scrollWidth > host.clientWidth ? 0 : null);
   }
 }
