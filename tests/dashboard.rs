@@ -2,6 +2,7 @@
 //!
 //! A browser takes longer to start than a story to tell, so that each test tells several.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -28,8 +29,9 @@ fn row(name: &str) -> String {
     )
 }
 
+/// A route has the focus by its link.
 async fn focused(browser: &Browser, name: &str) {
-    browser.until(&format!("document.activeElement === {}", row(name))).await;
+    browser.until(&format!("document.activeElement === {}?.querySelector('a')", row(name))).await;
 }
 
 #[tokio::test]
@@ -54,6 +56,7 @@ async fn an_operator_watches_flips_and_mends_on_the_page() {
     a_flip_is_refused_when_the_file_changed_meanwhile(&gateway, &browser).await;
     a_route_is_opened_flipped_and_closed_with_the_keyboard_alone(&gateway, &browser).await;
     the_skip_link_leads_to_the_table_and_changes_nothing(&gateway, &browser).await;
+    a_route_is_a_link_and_its_page_says_what_the_figures_stand_on(&gateway, &browser).await;
     another_window_begins_another_trend(&gateway, &browser).await;
     whoever_cannot_be_served_is_told_why(&gateway, &browser).await;
     what_is_shown_goes_stale_with_the_gateway(gateway, &browser).await;
@@ -104,6 +107,9 @@ async fn a_broken_file_shows_its_faults_until_it_is_mended(gateway: &Gateway, br
     browser.script(&format!("{}.querySelector('button.flip').click()", row("order")), json!([])).await;
     browser.click("#flip button[type=submit]").await;
     browser.until_text("#flip .problem", "the file on disk has faults; mend it first").await;
+    // Wrapped, a line would leave its carets under another word.
+    browser.until_text("#flip .problem pre", "^^^^").await;
+    browser.until("getComputedStyle(document.querySelector('#flip .problem pre')).whiteSpace === 'pre'").await;
     browser.press(ESCAPE).await;
     gateway.write_table(&good);
     browser.until("document.querySelector('#rejected').hidden").await;
@@ -160,6 +166,33 @@ async fn the_skip_link_leads_to_the_table_and_changes_nothing(gateway: &Gateway,
     assert_eq!(browser.text("#route-title").await, "cart");
 }
 
+async fn a_route_is_a_link_and_its_page_says_what_the_figures_stand_on(gateway: &Gateway, browser: &Browser) {
+    browser.open(&gateway.dashboard_at("/?window=10m")).await;
+    let link = browser.until(&format!("{}?.querySelector('a').getAttribute('href')", row("cart"))).await;
+    assert_eq!(link, "#/route/cart?window=10m");
+    browser.until_text(".legend", "≈ no difference beyond chance").await;
+    let left_alone = format!(
+        "let taken; addEventListener('click', (event) => {{ taken = event.defaultPrevented; event.preventDefault(); }}, {{ once: true }}); \
+         {}.querySelector('a').dispatchEvent(new MouseEvent('click', {{ ctrlKey: true, bubbles: true, cancelable: true }})); \
+         return !taken && document.querySelector('#route').hidden",
+        row("cart")
+    );
+    assert_eq!(browser.script(&left_alone, json!([])).await, true, "another tab is the browser's to open");
+
+    browser.click("#body a.name").await;
+    browser.until_text("#route-title", "cart").await;
+    let compared = gateway.admin_json("/api/compare?window=10m").await;
+    let measured = &compared["routes"][0]["sides"]["legacy"]["measured"];
+    browser.until_text("#route .measured", &measured.to_string()).await;
+    browser.until_text("#route .apart", "0").await;
+    let reason = format!("P99 needs 368 requests on each side; legacy has {measured}, new has");
+    browser.until_text("#route .reasons", &reason).await;
+
+    browser.open(&gateway.dashboard_at("/route/nosuch")).await;
+    browser.until_text("#route .problem", "There is no route \"nosuch\"").await;
+    browser.until("[...document.querySelectorAll('#route h3')].every((one) => one.offsetParent === null)").await;
+}
+
 async fn another_window_begins_another_trend(gateway: &Gateway, browser: &Browser) {
     browser.open(&gateway.dashboard_at("/")).await;
     let points =
@@ -192,6 +225,30 @@ async fn what_is_shown_goes_stale_with_the_gateway(gateway: Gateway, browser: &B
     drop(gateway);
     browser.until_text("#state", "stale").await;
     assert_eq!(browser.text("#state-said").await, "stale", "what changes every second is not said aloud");
+}
+
+#[tokio::test]
+async fn an_open_page_learns_the_table_of_a_gateway_that_was_started_again() {
+    let one = service(Router::new().fallback(get(|| async { "legacy" }))).await;
+    let started = async |name: &str, path: &str, admin: SocketAddr| {
+        let upstreams = upstream("one", &[one.url()], "") + &upstream("other", &[one.url()], "");
+        gateway().admin_at(admin).toml(upstreams).toml(both(name, path)).start().await
+    };
+    let flippable = |name: &str| format!("{}?.querySelector('button.flip:not([hidden])') !== null", row(name));
+    let before = started("cart", "/cart", SocketAddr::from(([127, 0, 0, 1], 0))).await;
+    let browser = browser().await;
+    browser.open(&before.dashboard()).await;
+    browser.until(&format!("{} && {}", row("cart"), flippable("cart"))).await;
+
+    let admin = before.admin();
+    drop(before);
+    let after = started("basket", "/basket", admin).await;
+    assert_eq!(after.generation().await, 1, "it counts from the beginning");
+    browser.until(&format!("{} && {}", row("basket"), flippable("basket"))).await;
+    browser.until_text("#body .path", "/basket").await;
+    browser.until_text("#count", "1 route:").await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    browser.close().await;
 }
 
 #[tokio::test]
@@ -286,10 +343,14 @@ async fn the_page_fits_desk_and_phone_in_light_and_dark() {
         let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": theme }] });
         browser.devtools("Emulation.setEmulatedMedia", features).await;
     };
-    let seen = async |name: &str| {
-        let wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
+    let fits = async |what: &str| {
+        let wide = "return Math.max(...['html', '#route'].map((one) => document.querySelector(one)) \
+                    .map((one) => one.scrollWidth - one.clientWidth))";
         let beyond = browser.script(wide, json!([])).await.as_i64().expect("a number");
-        assert!(beyond <= 0, "{name}: {beyond} pixels are out of sight");
+        assert!(beyond <= 0, "{what}: {beyond} pixels are out of sight");
+    };
+    let seen = async |name: &str| {
+        fits(name).await;
         if let Some(folder) = &pictures {
             browser.picture(&folder.join(name)).await;
         }
@@ -309,15 +370,36 @@ async fn the_page_fits_desk_and_phone_in_light_and_dark() {
     let ground = "return getComputedStyle(document.body).backgroundColor";
     let light = browser.script(ground, json!([])).await;
     seen("dashboard-light.png").await;
+    for width in [390, 800, 1024, 1280, 1440] {
+        screen(width, 900, 1, "light").await;
+        browser.until(&format!("innerWidth === {width} && {}", row("products"))).await;
+        fits(&format!("the table at {width}")).await;
+        let name = format!("return {}.querySelector('.route').offsetWidth", row("products"));
+        let name = browser.script(&name, json!([])).await.as_u64().expect("a number");
+        assert!(name >= 160, "at {width} the name has {name} pixels");
+    }
 
     screen(1440, 960, 1, "dark").await;
     browser.open(&shop.legacy.dashboard_at("/route/products")).await;
     use_the_shop(&shop.legacy, span / 2).await;
     browser.until("document.querySelectorAll('#route canvas').length === 2").await;
     assert_ne!(browser.script(ground, json!([])).await, light);
+    for side in ["legacy", "new"] {
+        let slowest = format!("document.querySelectorAll('#route [aria-label^=Slowest] .{side}').length === 5");
+        browser.until(&slowest).await;
+    }
+    browser.until("/^\\d\\d:/.test(document.querySelector('#route .u-value').innerText)").await;
     seen("dashboard-dark.png").await;
 
+    browser.open(&shop.legacy.dashboard_at("/route/pages")).await;
+    browser.until_text("#route .apart", "unasked").await;
     screen(390, 844, 2, "light").await;
+    browser.until("innerWidth === 390").await;
+    fits("a route on a phone").await;
+    browser.until("document.querySelector('#route [aria-label^=Slowest]').tabIndex === 0").await;
+    let beside = "const [title, close] = ['#route-title', '#route .close'].map((one) => document.querySelector(one).getBoundingClientRect()); \
+                  return close.left > title.left && close.top < title.bottom";
+    assert_eq!(browser.script(beside, json!([])).await, true, "the page is closed beside its title");
     browser.open(&shop.legacy.dashboard_at("/?sort=-qps.new")).await;
     browser.until(&row("products")).await;
     seen("dashboard-phone.png").await;
@@ -327,6 +409,9 @@ async fn the_page_fits_desk_and_phone_in_light_and_dark() {
     let names = names.as_array().expect("a list");
     assert_eq!(names[0], true, "the choice is in sight");
     assert!(names[1..].is_sorted_by_key(|name| name.as_str().expect("a name").to_lowercase()), "{names:?}");
+    let times = "return import('/format.js').then(({ times }) => [0, 0.0042, 0.042, 0.42, 4.2, 42].map(times))";
+    let times = browser.script(times, json!([])).await;
+    assert_eq!(times, json!(["0.00×", "0.0042×", "0.042×", "0.42×", "4.20×", "42.0×"]));
     browser.close().await;
 }
 

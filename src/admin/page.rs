@@ -24,6 +24,7 @@ pub(super) fn file(path: &str) -> Option<(&'static str, &'static str)> {
         "/route.js" => (JS, include_str!("page/route.js")),
         "/stream.js" => (JS, include_str!("page/stream.js")),
         "/table.js" => (JS, include_str!("page/table.js")),
+        "/verdict.js" => (JS, include_str!("page/verdict.js")),
         "/icon.svg" => (SVG, include_str!("page/icon.svg")),
         "/uplot.js" => (JS, include_str!("page/uplot/uPlot.iife.min.js")),
         "/uplot.css" => (CSS, include_str!("page/uplot/uPlot.min.css")),

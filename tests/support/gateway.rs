@@ -45,6 +45,7 @@ pub fn gateway() -> Builder {
         command: as_a_service(&binary()),
         server: String::new(),
         table: String::new(),
+        admin: SocketAddr::from(([127, 0, 0, 1], 0)),
         workers: 2,
         access_log: None,
     }
@@ -55,6 +56,7 @@ pub struct Builder {
     command: Command,
     server: String,
     table: String,
+    admin: SocketAddr,
     workers: u32,
     access_log: Option<PathBuf>,
 }
@@ -112,6 +114,12 @@ impl Builder {
         self
     }
 
+    /// Another admin port than the system would choose: that of a gateway that has ended.
+    pub fn admin_at(mut self, address: SocketAddr) -> Self {
+        self.admin = address;
+        self
+    }
+
     /// How many worker threads.
     pub fn workers(mut self, count: u32) -> Self {
         self.workers = count;
@@ -123,7 +131,8 @@ impl Builder {
         let dir = temp_dir("gateway");
         let access_log = self.access_log.unwrap_or_else(|| dir.path().join("access.log"));
         let preamble = format!(
-            "[listen]\nhttp = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n\n[server]\nworkers = {}\naccess_log = \"{}\"\n{}\n",
+            "[listen]\nhttp = \"127.0.0.1:0\"\nadmin = \"{}\"\n\n[server]\nworkers = {}\naccess_log = \"{}\"\n{}\n",
+            self.admin,
             self.workers,
             access_log.display(),
             self.server

@@ -2,7 +2,7 @@
 // new is solid wherever lines meet, so that colour is never the only sign.
 
 import { svg } from "./dom.js";
-import { millis } from "./format.js";
+import { NONE, clock, millis } from "./format.js";
 
 const WIDTH = 112;
 const HEIGHT = 26;
@@ -36,7 +36,7 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 
 function axes(x, y) {
   const common = () => ({ stroke: colour("dim"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: `11px ${colour("sans")}` });
-  return [{ ...common(), ...x }, { ...common(), size: 58, ...y }];
+  return [{ ...common(), size: 30, ...x }, { ...common(), size: 58, ...y }];
 }
 
 /** A plot that fits its host's width, follows the theme, and is made anew only for a new theme or other series. */
@@ -66,7 +66,7 @@ function plot(host, height, options) {
   };
 }
 
-/** A legend whose markers are drawn as their lines are. */
+/** A legend whose markers are drawn as their lines are. Where nothing is pointed at, curves show what is latest. */
 const legend = () => ({
   live: true,
   markers: {
@@ -79,8 +79,18 @@ const legend = () => ({
 });
 
 const line = (side, label, width, dash) => ({
-  label, stroke: colour(side), width, dash, points: { show: false }, spanGaps: false, value: (_, value) => millis(value),
+  label, stroke: colour(side), width, dash, points: { show: false, size: 4, fill: colour(side), filter: alone }, spanGaps: false,
+  value: (chart, value, series, at) => millis(at == null ? chart.data[series].at(-1) : value),
 });
+
+/** Places of values with nothing on either side: they make no line, so that each is drawn as a dot. */
+function alone(chart, series) {
+  const values = chart.data[series];
+  const places = [...values.keys()].filter((at) => values[at] !== null && (values[at - 1] ?? values[at + 1] ?? null) === null);
+  return places.length ? places : null;
+}
+
+const moment = (seconds) => (seconds == null ? NONE : clock(seconds * 1000));
 
 /** Draws what `marks()` gives: upright lines at `at` of the x axis, each with its name beside it, in rows. */
 const marked = (marks) => (chart) => {
@@ -113,9 +123,9 @@ export function curves(host, flips) {
     cursor: { drag: { x: false, y: false } },
     legend: legend(),
     scales: { y: { range: (_, __, max) => [0, (max || 1) * 1.1] } },
-    axes: axes({ space: 90, values: (_, splits) => splits.map((at) => new Date(at * 1000).toLocaleTimeString("en-GB")) }, { values: (_, splits) => splits.map((value) => millis(value)) }),
+    axes: axes({ space: 90, values: (_, splits) => splits.map(moment) }, { values: (_, splits) => splits.map((value) => millis(value)) }),
     series: [
-      { value: (_, at) => (at ? new Date(at * 1000).toLocaleTimeString("en-GB") : "") },
+      { value: (chart, seconds, _, at) => moment(at == null ? chart.data[0].at(-1) : seconds) },
       line("legacy", "legacy P50", 1, [2, 3]),
       line("legacy", "legacy P99", 2, [7, 4]),
       line("new", "new P50", 1),
@@ -135,14 +145,14 @@ export function distributions(host, figures) {
     });
   const area = (side, dash) => ({
     label: side, stroke: colour(side), fill: `${colour(side)}2e`, width: 1.5, dash, points: { show: false },
-    paths: uPlot.paths.stepped({ align: -1 }), value: (_, value) => (value === null ? "–" : `${value.toFixed(1)} %`),
+    paths: uPlot.paths.stepped({ align: -1 }), value: (_, value) => (value == null ? "" : `${value.toFixed(1)} %`),
   });
   return plot(host, 200, () => ({
     cursor: { drag: { x: false, y: false } },
     legend: legend(),
     scales: { x: { time: false, distr: 3 }, y: { range: (_, __, max) => [0, (max || 1) * 1.25] } },
     axes: axes({ values: (_, splits) => splits.map((value) => (value ? millis(value) : null)) }, { values: (_, splits) => splits.map((value) => `${value} %`) }),
-    series: [{ label: "up to", value: (_, value) => millis(value) }, area("legacy", [5, 3]), area("new")],
+    series: [{ label: "up to", value: (_, value) => (value == null ? "" : millis(value)) }, area("legacy", [5, 3]), area("new")],
     hooks: { draw: [marked(quantiles)] },
   }));
 }

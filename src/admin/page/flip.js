@@ -56,7 +56,7 @@ export function confirmFlip({ file, hash, route }) {
   const from = route.serve;
   const to = other(from);
   const place = to === "new" ? route.new : route.legacy;
-  const problem = h("pre", { class: "problem", role: "alert", hidden: true });
+  const problem = h("div", { class: "problem", role: "alert", hidden: true });
   const go = h("button", { class: `strong ${to}`, type: "submit" }, `Flip to ${to}`);
   const needsToken = !token.get();
   const form = h("form", {},
@@ -83,11 +83,18 @@ export function confirmFlip({ file, hash, route }) {
       if (!form.querySelector("input")) problem.before(tokenField("The token is not right. Enter the present one:"));
     }
     problem.hidden = false;
-    problem.textContent = fault.message;
+    problem.replaceChildren(...explained(fault.message));
   });
   dialog.replaceChildren(form);
   dialog.showModal();
   (form.querySelector("input") ?? go).focus();
+}
+
+/** A sentence, and the lines of the file as they were written: carets stay under what they point at. */
+function explained(message) {
+  const [sentence, ...lines] = message.split("\n");
+  const quoted = h("pre", { tabindex: "0", role: "region", "aria-label": "The file" }, lines.join("\n"));
+  return lines.length ? [h("p", {}, sentence), quoted] : [h("p", {}, sentence)];
 }
 
 /** Gives null when it is done, else why not. */

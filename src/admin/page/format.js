@@ -43,7 +43,10 @@ export function points(value) {
 }
 
 export function times(value) {
-  return value === null || value === undefined ? NONE : `${value >= 10 ? digits(value, 1) : digits(value, 2)}×`;
+  if (value === null || value === undefined) return NONE;
+  if (value >= 10) return `${digits(value, 1)}×`;
+  // Of a side that is a hundred times as fast, two decimals say next to nothing.
+  return `${value > 0 && value < 0.1 ? value.toPrecision(2) : digits(value, 2)}×`;
 }
 
 /** How long ago. */

@@ -34,20 +34,25 @@ function read() {
   }
 }
 
-function write({ push = false } = {}) {
+/** The address of a route, or of none, under what is chosen now. */
+function address(route) {
   const params = new URLSearchParams();
   if (view.q) params.set("q", view.q);
   if (view.sort) params.set("sort", view.sort);
   for (const [key, choices] of Object.entries(CHOICES)) if (view[key] !== choices[0]) params.set(key, view[key]);
   const query = params.size ? `?${params}` : "";
-  const hash = `#/${view.route === null ? "" : `route/${encodeURIComponent(view.route)}`}${query}`;
+  return `#/${route === null ? "" : `route/${encodeURIComponent(route)}`}${query}`;
+}
+
+function write({ push = false } = {}) {
+  const hash = address(view.route);
   if (hash !== location.hash) history[push ? "pushState" : "replaceState"](null, "", hash);
 }
 
 // --- The parts of the page ---
 
 const table = new Table({
-  table: at("table"), head: at("head"), body: at("body"),
+  table: at("table"), head: at("head"), body: at("body"), address,
   opened: (name) => { view.route = name; write({ push: true }); showRoute(true); },
   flipped: flip,
   sorted: (key) => {
@@ -78,7 +83,11 @@ const sheet = new RouteSheet({
   },
 });
 
-const stream = new Stream({ asked, token: token.get, heard, refused });
+const stream = new Stream({
+  asked, token: token.get, heard, refused,
+  // Who answers now may be another process, which counts its generations from 1 again.
+  begun: () => { known.generation = null; },
+});
 
 function showRoute(focus = false) {
   table.chosen = view.route;
@@ -101,21 +110,25 @@ async function heard(event) {
   known.event = event;
   known.heard = Date.now();
   known.refusal = null;
-  if (event.generation !== known.generation) await learn(event.generation);
+  if (event.generation !== known.generation) await learn();
   known.hash = event.loaded?.hash ?? null;
   sheet.remember(event);
   show();
 }
 
-/** The routes themselves change with the generation only. */
-async function learn(generation) {
+/** The routes themselves change with the generation only, and with who answers. */
+async function learn() {
   const headers = token.get() ? { authorization: `Bearer ${token.get()}` } : {};
   const response = await fetch("/api/routes", { headers, cache: "no-store" }).catch(() => null);
   if (!response?.ok) return;
   const told = await response.json();
   known.file = told.file;
-  known.generation = generation;
+  known.generation = told.generation;
   known.routes = new Map(told.routes.map((route) => [route.name, route]));
+  // An upstream may be another by now, and a new process counts its failures from nothing.
+  known.upstreams.clear();
+  known.handlers = "";
+  at("upstreams").replaceChildren();
   if (sheet.name !== null) sheet.load();
 }
 

@@ -3,17 +3,31 @@
 import { curves, distributions } from "./charts.js";
 import { attribute, h, text } from "./dom.js";
 import { NONE, ago, clock, count, millis, perSecond, share } from "./format.js";
-import { errors, ratio } from "./table.js";
+import { conclude, errors, ratio } from "./verdict.js";
 
 const SIDES = ["legacy", "new"];
 const EVERY = 2000;
 /** Points of the live curves, one a second. */
 const POINTS = 600;
 
+/** Slowest requests shown of each side. */
+const SLOWEST = 5;
+
+/** Why a request is not in the curves. */
+const APART = { gateway: "by the gateway", unasked: "unasked", retried: "retried", truncated: "broken off", client_gone: "client gone" };
+
+function apart(counts) {
+  if (!counts) return NONE;
+  const some = Object.entries(counts).filter(([, requests]) => requests > 0);
+  return some.map(([why, requests]) => `${count(requests)} ${APART[why] ?? why}`).join(",\n") || "0";
+}
+
 const over = (key) => (route) => ratio(route, key);
 
 const FIGURES = [
   ["Requests", "requests", count],
+  ["Measured", "measured", count],
+  ["Kept apart", "apart", apart],
   ["Requests/s", "qps", perSecond],
   ["P50", "p50_ms", millis, over("p50")],
   ["P90", "p90_ms", millis, over("p90")],
@@ -25,6 +39,9 @@ const FIGURES = [
 ];
 /** Steps of a distribution as it is drawn, for each tenfold. */
 const STEPS = 12;
+
+/** A place for a table that may be wider than the page. */
+const wide = (label) => h("div", { class: "wide", role: "region", "aria-label": label });
 
 export class RouteSheet {
   /** `asked()` gives the query of figures, `token()` the token or null, `route(name)` what was heard of a route. */
@@ -79,21 +96,18 @@ export class RouteSheet {
     this.flip = h("button", { type: "button", class: "strong", hidden: true, onclick: () => this.flipped(this.name) });
     this.problem = h("p", { class: "problem", role: "alert", hidden: true });
     this.figures = h("tbody", {});
+    this.reasons = h("ul", { class: "reasons", "aria-label": "Why not enough yet" });
     this.statuses = h("div", { class: "statuses" });
-    this.refused = h("div", {});
-    this.slowest = h("div", { class: "wide" });
-    this.flips = h("div", {});
+    this.refused = wide("Refused by checks");
+    this.slowest = wide("Slowest recent requests");
+    this.flips = wide("Flips");
     this.curveHost = h("div", { class: "chart", role: "img", "aria-label": "P50 and P99 of both sides over time" });
     this.distributionHost = h("div", { class: "chart", role: "img", "aria-label": "Distribution of both sides' durations" });
     this.noCurve = h("p", { class: "empty" }, "No requests in this window yet.");
     const head = (name, side) => h("th", { scope: "col", class: side }, name);
-    this.element.replaceChildren(
-      h("header", {},
-        h("div", {}, this.title, this.what, this.serve), h("span", { class: "space" }), this.flip,
-        h("button", { type: "button", class: "plain", "aria-label": "Close", onclick: () => this.closed() }, "✕")),
-      this.problem,
+    this.content = h("div", {},
       h("table", { class: "figures", "aria-label": "Figures of both sides" },
-        h("thead", {}, h("tr", {}, h("td", {}), head("legacy", "legacy"), head("new", "new"), head("new ÷ legacy"))), this.figures),
+        h("thead", {}, h("tr", {}, h("td", {}), head("legacy", "legacy"), head("new", "new"), head("new ÷ legacy"))), this.figures), this.reasons,
       h("section", {}, h("h3", {}, "Latency over time"), this.noCurve, this.curveHost),
       h("section", {}, h("h3", {}, "How durations are distributed"), this.distributionHost),
       h("div", { class: "columns" },
@@ -101,6 +115,11 @@ export class RouteSheet {
         h("section", {}, h("h3", {}, "Refused by checks, since the start"), this.refused)),
       h("section", {}, h("h3", {}, "Slowest recent requests"), this.slowest),
       h("section", {}, h("h3", {}, "Flips"), this.flips));
+    this.element.replaceChildren(
+      h("header", {},
+        h("div", {}, this.title, this.what, this.serve), this.flip,
+        h("button", { type: "button", class: "plain close", "aria-label": "Close", onclick: () => this.closed() }, "✕")),
+      this.problem, this.content);
     this.curves = curves(this.curveHost, () => this.series?.flips ?? []);
     this.distributions = distributions(this.distributionHost, () => this.route(this.name)?.sides ?? {});
   }
@@ -114,6 +133,7 @@ export class RouteSheet {
       const told = await response.json();
       if (name !== this.name) return;
       this.problem.hidden = response.ok;
+      this.content.hidden = response.status === 404;
       if (!response.ok) return text(this.problem, response.status === 404 ? `There is no route "${name}" in the table in force.` : told.message);
       this.series = told;
       this.showSeries(told);
@@ -133,12 +153,13 @@ export class RouteSheet {
     attribute(this.flip, "hidden", !(route.legacy && route.new));
     text(this.flip, `Flip to ${route.serve === "new" ? "legacy" : "new"}`);
     this.figures.replaceChildren(...FIGURES.map(([label, key, shown, of]) => {
-      const compared = of?.(route);
-      return h("tr", {}, h("th", { scope: "row" }, label),
-        SIDES.map((side) => h("td", {}, shown(route.sides[side]?.[key]))),
-        h("td", { class: "ratio", "data-verdict": compared?.verdict, title: compared?.meaning },
-          compared && h("span", { class: "value" }, compared.words), compared && h("span", { class: "range" }, compared.range)));
+      const cell = h("td", { class: "ratio" });
+      if (of) conclude(cell, of(route));
+      return h("tr", { class: key }, h("th", { scope: "row" }, label),
+        SIDES.map((side) => h("td", {}, shown(route.sides[side]?.[key]))), cell);
     }));
+    const lacking = FIGURES.map(([label, , , of]) => [label, of?.(route).reason]).filter(([, reason]) => reason);
+    this.reasons.replaceChildren(...lacking.map(([label, reason]) => h("li", {}, `${label} ${reason}`)));
     this.showStatuses(route);
     this.showCurves();
   }
@@ -148,10 +169,10 @@ export class RouteSheet {
     this.showCurves();
     this.showDistribution(series.sides);
     this.list(this.refused, series.refused, "Nothing was refused.", ["Check", "Reason", "Count"], (one) => [one.check, one.reason, count(one.count)]);
-    const slowest = SIDES.flatMap((side) => series.slowest[side].map((one) => ({ side, ...one })));
-    slowest.sort((one, other) => other.total_ms - one.total_ms);
-    this.list(this.slowest, slowest.slice(0, 10), "None yet.", ["Took", "Waited", "Side", "Status", "Ended", "Request id"], (one) => [
-      millis(one.total_ms), millis(one.queue_ms), h("span", { class: `side ${one.side}` }, one.side), String(one.status), clock(one.when), h("code", {}, one.request_id)]);
+    const slowest = SIDES.flatMap((side) => series.slowest[side].slice(0, SLOWEST).map((one) => ({ side, ...one })));
+    this.list(this.slowest, slowest, "None yet.", ["Side", "Took", "Waited", "In the side", "Status", "Kept apart", "Ended", "Request id"], (one) => [
+      h("span", { class: `side ${one.side}` }, one.side), millis(one.total_ms), millis(one.queue_ms), millis(one.service_ms), String(one.status),
+      one.apart ? APART[one.apart] ?? one.apart : "", clock(one.when), h("code", {}, one.request_id)]);
     this.list(this.flips, [...series.flips].reverse(), "Not flipped since the start.", ["When", "From", "To"], (one) => [
       `${clock(one.when)}, ${ago(one.when)} ago`, one.from ?? NONE, h("span", { class: `side ${one.to}` }, one.to)]);
   }
@@ -216,5 +237,7 @@ export class RouteSheet {
       h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col" }, head)))),
       h("tbody", {}, entries.map((entry) => h("tr", {}, cells(entry).map((cell) => h("td", {}, cell))))));
     host.replaceChildren(entries.length ? table() : h("p", { class: "empty" }, none));
+    // What scrolls must be within reach of the keyboard.
+    attribute(host, "tabindex", host.scrollWidth > host.clientWidth ? 0 : null);
   }
 }

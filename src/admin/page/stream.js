@@ -4,10 +4,10 @@
 const PAUSES = [500, 1000, 2000, 5000];
 
 export class Stream {
-  /** `asked()` gives the query, `token()` the token or null; `heard(event)`, `refused(status, message)`, of
-   * null where nobody answers. */
-  constructor({ asked, token, heard, refused }) {
-    Object.assign(this, { asked, token, heard, refused, failures: 0, run: 0 });
+  /** `asked()` gives the query, `token()` the token or null; `begun()` comes before what is heard of a new
+   * connection, then `heard(event)`; `refused(status, message)`, of null where nobody answers. */
+  constructor({ asked, token, begun, heard, refused }) {
+    Object.assign(this, { asked, token, begun, heard, refused, failures: 0, run: 0 });
     document.addEventListener("visibilitychange", () => (document.hidden ? this.stop() : this.start()));
   }
 
@@ -50,6 +50,7 @@ export class Stream {
       this.refused(response.status, told?.message ?? response.statusText);
       throw new Error("refused");
     }
+    this.begun();
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";
     for (;;) {

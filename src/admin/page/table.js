@@ -2,7 +2,8 @@
 
 import { spark } from "./charts.js";
 import { attribute, h, text } from "./dom.js";
-import { NONE, ago, count, millis, perSecond, points, share, times } from "./format.js";
+import { ago, count, millis, perSecond, share } from "./format.js";
+import { conclude, ratio } from "./verdict.js";
 
 const SIDES = ["legacy", "new"];
 const HISTORY = 60;
@@ -25,60 +26,38 @@ export const COLUMNS = [
   ...pair("errors", "Errors", "error_rate", share),
   { key: "ratio50", label: "P50", group: "New ÷ legacy", ratio: "p50", value: (row) => ratio(row, "p50").value },
   { key: "ratio99", label: "P99", group: "New ÷ legacy", ratio: "p99", value: (row) => ratio(row, "p99").value },
-  { key: "trend", label: "Trend of P99", title: "P99 of the window, as it was in each of the last 60 seconds", fixed: true },
+  { key: "trend", label: "Trend of P99", title: "P99 of the window, second by second since the page was opened, up to a minute", fixed: true },
   { key: "flip", label: "Flip", fixed: true },
 ];
-
-const SIGN = { faster: "▼ ", slower: "▲ ", unclear: "≈ " };
-const MEANING = { faster: "new is faster", slower: "new is slower", unclear: "no difference beyond chance" };
-
-/** New over legacy: the number, the interval that holds the truth, and what may be concluded from it. */
-export function ratio(row, key) {
-  const value = row.ratio?.[key] ?? null;
-  const sure = row.confidence?.[key];
-  if (value === null) return { value, words: NONE, range: "", verdict: null, meaning: null };
-  const verdict = sure?.verdict ?? null;
-  const range = sure?.enough ? `${times(sure.low).replace("×", "")} to ${times(sure.high)}` : "not enough yet";
-  return { value, words: (SIGN[verdict] ?? "") + times(value), range, verdict, meaning: MEANING[verdict] ?? sure?.reason };
-}
-
-/** The error rate of new less that of legacy, in the same form: of rates that may be 0 there is no ratio. */
-export function errors(row) {
-  const sure = row.confidence?.error_rate;
-  const value = sure?.difference ?? null;
-  if (value === null) return { value, words: NONE, range: "", verdict: null, meaning: null };
-  const verdict = { fewer: "faster", more: "slower" }[sure.verdict] ?? sure.verdict;
-  const range = sure.enough ? `${points(sure.low)} to ${points(sure.high)}` : "not enough yet";
-  const meaning = { fewer: "new has fewer", more: "new has more", unclear: MEANING.unclear }[sure.verdict] ?? sure.reason;
-  return { value, words: `${SIGN[verdict] ?? ""}${points(value)} points`, range, verdict, meaning };
-}
 
 class Row {
   constructor(name, table) {
     this.cells = {};
     this.name = name;
-    this.element = h("tr", { role: "row", tabindex: "-1", onclick: (event) => this.clicked(event, table) });
+    this.element = h("tr", { role: "row", onclick: (event) => this.clicked(event, table) });
     for (const column of COLUMNS) this.element.append((this.cells[column.key] = this.cell(column, table)));
   }
 
   clicked(event, table) {
-    if (!event.target.closest("button")) table.opened(this.name);
+    if (event.target.closest("button")) return;
+    // A link that is followed into another tab or window is the browser's.
+    if (event.target.closest("a") && (event.ctrlKey || event.metaKey || event.shiftKey)) return;
+    event.preventDefault();
+    table.opened(this.name);
   }
 
   cell(column, table) {
     const label = column.group ? `${column.group}, ${column.label}` : column.label;
     if (column.key === "name") {
-      this.title = h("span", { class: "name" });
+      this.link = h("a", { class: "name", tabindex: "-1" });
       this.path = h("span", { class: "path" });
-      return h("th", { role: "rowheader", scope: "row", class: "route" }, this.title, this.path);
+      return h("th", { role: "rowheader", scope: "row", class: "route" }, this.link, this.path);
     }
     const cell = h("td", { role: "cell", class: `${column.key.replace(".", " ")}${column.ratio ? " ratio" : ""}`, "data-label": column.group ?? column.label, "aria-label": null });
     if (column.key === "serve") {
       this.side = h("span", {});
       this.since = h("span", { class: "since" });
       cell.append(this.side, this.since);
-    } else if (column.ratio) {
-      cell.append(h("span", { class: "value" }), h("span", { class: "range" }));
     } else if (column.key === "trend") {
       this.trend = spark(SIDES);
       cell.append(this.trend.element);
@@ -92,25 +71,23 @@ class Row {
 
   show(row, index, history, now) {
     attribute(this.element, "aria-rowindex", index + 3);
-    text(this.title, row.name);
+    text(this.link, row.name);
     text(this.path, row.path === row.name ? (row.methods ?? []).join(" ") : [...(row.methods ?? []), row.path].join(" "));
-    attribute(this.title, "title", row.name);
+    attribute(this.link, "title", row.name);
     attribute(this.path, "title", row.path);
     text(this.side, row.serve);
     attribute(this.side, "class", `side ${row.serve === "new" ? "new" : row.serve === "legacy" ? "legacy" : "both"}`);
     text(this.since, row.since ? ago(row.since, now) : "");
-    attribute(this.since, "title", row.since && `since ${row.since}`);
+    attribute(this.cells.serve, "title", row.since && `since ${row.since}`);
     for (const column of COLUMNS) {
       const cell = this.cells[column.key];
       if (column.side) {
         text(cell, column.shown(column.value(row)));
         if (column.key.startsWith("errors")) cell.classList.toggle("bad", column.value(row) > 0);
       } else if (column.ratio) {
-        const { words, range, verdict, meaning } = ratio(row, column.ratio);
-        text(cell.firstChild, words);
-        text(cell.lastChild, range);
-        attribute(cell, "data-verdict", verdict);
-        attribute(cell, "title", meaning);
+        const compared = ratio(row, column.ratio);
+        conclude(cell, compared);
+        attribute(cell, "title", compared.reason);
       }
     }
     const flippable = Boolean(row.legacy && row.new);
@@ -121,15 +98,16 @@ class Row {
 }
 
 export class Table {
-  constructor({ table, head, body, opened, flipped, sorted }) {
-    Object.assign(this, { table, head, body, opened, flipped, sorted });
+  /** `address(name)` gives the address of a route. */
+  constructor({ table, head, body, address, opened, flipped, sorted }) {
+    Object.assign(this, { table, head, body, address, opened, flipped, sorted });
     this.rows = new Map();
     this.all = [];
     this.order = [];
     this.histories = new Map();
     this.current = null;
     this.chosen = null;
-    this.above = h("tr", { class: "spacer", "aria-hidden": "true" }, h("td", { colspan: COLUMNS.length }));
+    this.above = h("tr", { class: "spacer", "aria-hidden": "true" }, h("td", {}));
     this.below = this.above.cloneNode(true);
     this.body.append(this.above, this.below);
     this.makeHead();
@@ -210,9 +188,14 @@ export class Table {
     this.render();
   }
 
+  /** From the top of one row to the top of the next. */
+  get pitch() {
+    const row = this.rows.values().next().value?.element;
+    return row?.offsetHeight ? row.offsetHeight + parseFloat(getComputedStyle(row).marginBottom) : 45;
+  }
+
   render() {
-    const probe = this.rows.values().next().value;
-    const height = probe?.element.offsetHeight || 45;
+    const height = this.pitch;
     const top = this.body.getBoundingClientRect().top;
     const first = Math.max(0, Math.min(this.order.length - 1, Math.floor(-top / height) - MARGIN));
     const last = Math.min(this.order.length, Math.ceil((innerHeight - top) / height) + MARGIN);
@@ -239,7 +222,8 @@ export class Table {
       after = row.element;
       row.show(data, first + place, this.histories.get(data.name), now);
       const current = data.name === this.current;
-      attribute(row.element, "tabindex", current ? 0 : -1);
+      attribute(row.link, "href", this.address(data.name));
+      attribute(row.link, "tabindex", current ? 0 : -1);
       attribute(row.button, "tabindex", current ? 0 : -1);
       attribute(row.element, "aria-current", data.name === this.chosen ? "true" : null);
     });
@@ -262,9 +246,6 @@ export class Table {
     if (event.key in steps) {
       event.preventDefault();
       this.focus(this.order[Math.max(0, Math.min(this.order.length - 1, place + steps[event.key]))]?.name);
-    } else if (event.key === "Enter") {
-      event.preventDefault();
-      this.opened(this.current);
     } else if (event.key === "f" && !event.ctrlKey && !event.metaKey && !event.altKey) {
       event.preventDefault();
       this.flipped(this.current);
@@ -277,11 +258,10 @@ export class Table {
     if (place < 0) return;
     this.current = name;
     if (!this.rows.has(name)) {
-      const height = this.rows.values().next().value?.element.offsetHeight || 45;
-      scrollTo({ top: this.body.getBoundingClientRect().top + scrollY + place * height - innerHeight / 2, behavior: "instant" });
+      scrollTo({ top: this.body.getBoundingClientRect().top + scrollY + place * this.pitch - innerHeight / 2, behavior: "instant" });
     }
     this.render();
-    this.rows.get(name)?.element.focus({ preventScroll: true });
+    this.rows.get(name)?.link.focus({ preventScroll: true });
     this.rows.get(name)?.element.scrollIntoView({ block: "nearest", behavior: "instant" });
   }
 
@@ -289,6 +269,6 @@ export class Table {
   counted() {
     const served = (side) => this.order.filter((row) => row.serve === side).length;
     const found = this.order.length === this.all.length ? count(this.all.length) : `${count(this.order.length)} of ${count(this.all.length)}`;
-    return `${found} routes: ${count(served("new"))} on new, ${count(served("legacy"))} on legacy`;
+    return `${found} ${this.all.length === 1 ? "route" : "routes"}: ${count(served("new"))} on new, ${count(served("legacy"))} on legacy`;
   }
 }
