@@ -203,8 +203,9 @@ async fn a_graceful_reload_of_php_fpm_fails_no_request() {
 #[tokio::test]
 async fn a_reload_that_waits_for_nobody_fails_only_what_php_was_at() {
     let (served, failed) = reloaded_under_load("0", 3).await;
-    // Each of three clients has one request in PHP, at each of three reloads.
-    assert!(failed.len() <= 9 && served > 15, "{served} served, failed: {failed:?}");
+    // Each of three clients has one request in PHP, at each of three reloads; asked again at once, a process that is
+    // about to be ended may take the next one too.
+    assert!(failed.len() <= 18 && served > 15, "{served} served, failed: {failed:?}");
     assert!(failed.iter().all(|&code| code == 50202), "{failed:?}");
 }
 

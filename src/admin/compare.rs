@@ -10,6 +10,9 @@ use crate::route::{Route, RouteTable};
 use crate::telemetry::fair::{self, Compared, Failed};
 use crate::telemetry::{Apart, Courtesy, Distribution, Figures, Latency, STATUS_CLASSES, Side, Window};
 
+/// Digits behind the point of a ratio and its interval: a handler may well be a thousand times as fast as a page.
+const RATIO_DIGITS: i32 = 5;
+
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Question {
@@ -116,7 +119,7 @@ fn fairly(legacy: Option<&Figures>, new: Option<&Figures>) -> (Value, Value) {
     let [p50, p90, p99] = [0.5, 0.9, 0.99].map(|q| fair::quantiles(&old, &fresh, q));
     let mean = fair::means(&old, &fresh);
     let errors = fair::error_rates(failed(legacy), failed(new));
-    let number = |of: Compared| of.estimate.map(|ratio| rounded(ratio, 3));
+    let number = |of: Compared| of.estimate.map(|ratio| rounded(ratio, RATIO_DIGITS));
     let ratio = json!({ "p50": number(p50), "p90": number(p90), "p99": number(p99), "mean": number(mean) });
     let faster = |of| sure(of, 1.0, ["faster", "slower"]);
     let mut of_errors = sure(errors, 0.0, ["fewer", "more"]);
@@ -140,7 +143,8 @@ fn sure(compared: Compared, same: f64, [below, above]: [&str; 2]) -> Value {
         Ok((low, _)) if low > same => above,
         Ok(_) => "unclear",
     };
-    let (low, high) = compared.interval.ok().map(|(low, high)| (rounded(low, 4), rounded(high, 4))).unzip();
+    let (low, high) =
+        compared.interval.ok().map(|(low, high)| (rounded(low, RATIO_DIGITS), rounded(high, RATIO_DIGITS))).unzip();
     json!({
         "low": low,
         "high": high,
