@@ -3,12 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value, json};
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 
 use super::{rfc3339, routes};
 use crate::route::{Route, RouteTable};
-use crate::telemetry::fair::{self, Compared, Failed};
-use crate::telemetry::{Apart, Courtesy, Distribution, Figures, Latency, STATUS_CLASSES, Side, Window};
+use crate::telemetry::fair::{self, Failed};
+use crate::telemetry::{self, Apart, Courtesy, Distribution, Figures, Latency, STATUS_CLASSES, Window};
 
 /// Digits behind the point of a ratio and its interval: a handler may well be a thousand times as fast as a page.
 const RATIO_DIGITS: i32 = 5;
@@ -57,101 +58,191 @@ pub(super) async fn append(told: &mut String, table: &RouteTable, question: Ques
         if n > 0 {
             told.push(',');
         }
-        told.push_str(&compared(route, question, now).to_string());
+        // A struct of numbers and texts has no reason to fail.
+        told.push_str(&serde_json::to_string(&Compared::of(route, question, now)).unwrap_or_default());
         courtesy.offer().await;
     }
     told.push_str("]}");
 }
 
-fn compared(route: &Route, question: Question, now: Instant) -> Value {
-    let figures = |side| route.stats.figures(side, question.window, question.latency, now);
-    let (legacy, new) = (figures(Side::Legacy), figures(Side::New));
-    let gateway = figures(Side::Gateway).map_or(0, |figures| figures.counts.requests());
-    let (ratio, confidence) = fairly(legacy.as_ref(), new.as_ref());
-    json!({
-        "name": *route.name,
-        "path": route.path(),
-        "serve": route.serve.word(),
-        "since": rfc3339(route.since),
-        "sides": { "legacy": legacy.as_ref().map(side), "new": new.as_ref().map(side) },
-        "gateway": gateway,
-        "ratio": ratio,
-        "confidence": confidence,
-    })
+/// One route: its sides, and new over legacy, as numbers and with what can be said for sure of each.
+#[derive(Serialize)]
+struct Compared<'r> {
+    name: &'r str,
+    path: &'r str,
+    serve: &'static str,
+    since: String,
+    sides: Sides,
+    gateway: u64,
+    ratio: Ratio,
+    confidence: Confidence,
+}
+
+#[derive(Serialize)]
+struct Sides {
+    legacy: Option<Side>,
+    new: Option<Side>,
 }
 
 /// One side's figures.
-pub(super) fn side(figures: &Figures) -> Map<String, Value> {
-    let Figures { counts, latency, .. } = figures;
-    let (seconds, requests) = (figures.span.as_secs_f64(), counts.requests());
-    let quantile = |q| json!(latency.quantile(q).map(millis));
-    let of = |names: &[&str], counts: &[u64]| -> Map<String, Value> {
-        names.iter().zip(counts).map(|(name, count)| ((*name).to_owned(), json!(count))).collect()
-    };
-    let per_request = figures.cpu.filter(|cpu| cpu.requests > 0).map(|cpu| millis(cpu.time) / cpu.requests as f64);
-    let fields = [
-        ("requests", json!(requests)),
-        ("qps", if seconds > 0.0 { json!(rounded(requests as f64 / seconds, 2)) } else { Value::Null }),
-        ("errors", json!(counts.errors)),
-        ("error_rate", json!(rounded(counts.errors as f64 / requests.max(1) as f64, 6))),
-        ("mean_ms", json!(latency.mean().map(millis))),
-        ("p50_ms", quantile(0.5)),
-        ("p90_ms", quantile(0.9)),
-        ("p99_ms", quantile(0.99)),
-        ("p999_ms", quantile(0.999)),
-        ("measured", json!(latency.count())),
-        ("statuses", json!(of(&STATUS_CLASSES, &counts.statuses))),
-        ("apart", json!(of(&Apart::ALL.map(Apart::word), &counts.apart))),
-        ("cpu_ms_per_request", json!(per_request.map(|cpu| rounded(cpu, 3)))),
-    ];
-    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+#[derive(Serialize)]
+pub(super) struct Side {
+    requests: u64,
+    qps: Option<f64>,
+    errors: u64,
+    error_rate: f64,
+    mean_ms: Option<f64>,
+    p50_ms: Option<f64>,
+    p90_ms: Option<f64>,
+    p99_ms: Option<f64>,
+    p999_ms: Option<f64>,
+    measured: u64,
+    #[serde(serialize_with = "named")]
+    statuses: [(&'static str, u64); STATUS_CLASSES.len()],
+    #[serde(serialize_with = "named")]
+    apart: [(&'static str, u64); Apart::ALL.len()],
+    cpu_ms_per_request: Option<f64>,
 }
 
-/// New over legacy, as numbers and with what can be said for sure of each.
-fn fairly(legacy: Option<&Figures>, new: Option<&Figures>) -> (Value, Value) {
-    let nothing = Distribution::default();
-    let latency = |figures: Option<&'_ Figures>| figures.map_or_else(|| nothing.clone(), |of| of.latency.clone());
-    let failed = |figures: Option<&Figures>| Failed {
-        errors: figures.map_or(0, |of| of.counts.errors),
-        requests: figures.map_or(0, |of| of.counts.requests()),
-    };
-    let (old, fresh) = (latency(legacy), latency(new));
-    let [p50, p90, p99] = [0.5, 0.9, 0.99].map(|q| fair::quantiles(&old, &fresh, q));
-    let mean = fair::means(&old, &fresh);
-    let errors = fair::error_rates(failed(legacy), failed(new));
-    let number = |of: Compared| of.estimate.map(|ratio| rounded(ratio, RATIO_DIGITS));
-    let ratio = json!({ "p50": number(p50), "p90": number(p90), "p99": number(p99), "mean": number(mean) });
-    let faster = |of| sure(of, 1.0, ["faster", "slower"]);
-    let mut of_errors = sure(errors, 0.0, ["fewer", "more"]);
-    let rate = |of: Failed| of.errors as f64 / of.requests as f64;
-    let times = Some(rate(failed(new)) / rate(failed(legacy))).filter(|times| times.is_finite());
-    if let Value::Object(fields) = &mut of_errors {
-        fields.insert("difference".to_owned(), json!(errors.estimate.map(|difference| rounded(difference, 6))));
-        fields.insert("ratio".to_owned(), json!(times.map(|times| rounded(times, 3))));
+#[derive(Serialize)]
+struct Ratio {
+    p50: Option<f64>,
+    p90: Option<f64>,
+    p99: Option<f64>,
+    mean: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Confidence {
+    p50: Sure,
+    p90: Sure,
+    p99: Sure,
+    mean: Sure,
+    error_rate: SureOfErrors,
+}
+
+/// The interval and its verdict, or why there is none.
+#[derive(Serialize)]
+struct Sure {
+    low: Option<f64>,
+    high: Option<f64>,
+    enough: bool,
+    reason: Option<String>,
+    verdict: &'static str,
+}
+
+/// Error rates may be zero: beside their ratio stands their difference, and the interval is of that.
+#[derive(Serialize)]
+struct SureOfErrors {
+    #[serde(flatten)]
+    sure: Sure,
+    difference: Option<f64>,
+    ratio: Option<f64>,
+}
+
+fn named<S: Serializer>(counts: &[(&str, u64)], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(counts.iter().copied())
+}
+
+impl<'r> Compared<'r> {
+    fn of(route: &'r Route, question: Question, now: Instant) -> Self {
+        let figures = |side| route.stats.figures(side, question.window, question.latency, now);
+        let (legacy, new) = (figures(telemetry::Side::Legacy), figures(telemetry::Side::New));
+        let gateway = figures(telemetry::Side::Gateway).map_or(0, |figures| figures.counts.requests());
+        let (ratio, confidence) = fairly(legacy.as_ref(), new.as_ref());
+        Self {
+            name: &route.name,
+            path: route.path(),
+            serve: route.serve.word(),
+            since: rfc3339(route.since),
+            sides: Sides { legacy: legacy.as_ref().map(Side::of), new: new.as_ref().map(Side::of) },
+            gateway,
+            ratio,
+            confidence,
+        }
     }
-    let confidence = json!({
-        "p50": faster(p50), "p90": faster(p90), "p99": faster(p99), "mean": faster(mean), "error_rate": of_errors,
-    });
-    (ratio, confidence)
 }
 
-/// The interval and its verdict: wholly on one side of `same`, or not.
-fn sure(compared: Compared, same: f64, [below, above]: [&str; 2]) -> Value {
-    let verdict = match compared.interval {
-        Err(_) => "not enough yet",
-        Ok((_, high)) if high < same => below,
-        Ok((low, _)) if low > same => above,
-        Ok(_) => "unclear",
-    };
-    let (low, high) =
-        compared.interval.ok().map(|(low, high)| (rounded(low, RATIO_DIGITS), rounded(high, RATIO_DIGITS))).unzip();
-    json!({
-        "low": low,
-        "high": high,
-        "enough": compared.interval.is_ok(),
-        "reason": compared.interval.err().map(|lack| lack.to_string()),
-        "verdict": verdict,
-    })
+impl Side {
+    pub(super) fn of(figures: &Figures) -> Self {
+        let Figures { counts, span, latency, cpu } = figures;
+        let (seconds, requests) = (span.as_secs_f64(), counts.requests());
+        let quantile = |q| latency.quantile(q).map(millis);
+        let cpu = cpu.filter(|cpu| cpu.requests > 0).map(|cpu| millis(cpu.time) / cpu.requests as f64);
+        Self {
+            requests,
+            qps: (seconds > 0.0).then(|| rounded(requests as f64 / seconds, 2)),
+            errors: counts.errors,
+            error_rate: rounded(counts.errors as f64 / requests.max(1) as f64, 6),
+            mean_ms: latency.mean().map(millis),
+            p50_ms: quantile(0.5),
+            p90_ms: quantile(0.9),
+            p99_ms: quantile(0.99),
+            p999_ms: quantile(0.999),
+            measured: latency.count(),
+            statuses: by_name(STATUS_CLASSES, counts.statuses),
+            apart: by_name(Apart::ALL.map(Apart::word), counts.apart),
+            cpu_ms_per_request: cpu.map(|cpu| rounded(cpu, 3)),
+        }
+    }
+}
+
+fn by_name<const N: usize>(names: [&'static str; N], counts: [u64; N]) -> [(&'static str, u64); N] {
+    let mut counts = counts.into_iter();
+    names.map(|name| (name, counts.next().unwrap_or_default()))
+}
+
+fn fairly(legacy: Option<&Figures>, new: Option<&Figures>) -> (Ratio, Confidence) {
+    let nothing = Distribution::default();
+    let (old, fresh) = (legacy.map_or(&nothing, |of| &of.latency), new.map_or(&nothing, |of| &of.latency));
+    let [p50, p90, p99] = [0.5, 0.9, 0.99].map(|q| fair::quantiles(old, fresh, q));
+    let mean = fair::means(old, fresh);
+    let number = |of: fair::Compared| of.estimate.map(|ratio| rounded(ratio, RATIO_DIGITS));
+    let faster = |of| Sure::of(of, 1.0, ["faster", "slower"]);
+    (
+        Ratio { p50: number(p50), p90: number(p90), p99: number(p99), mean: number(mean) },
+        Confidence {
+            p50: faster(p50),
+            p90: faster(p90),
+            p99: faster(p99),
+            mean: faster(mean),
+            error_rate: SureOfErrors::of(failed(legacy), failed(new)),
+        },
+    )
+}
+
+fn failed(figures: Option<&Figures>) -> Failed {
+    let requests = figures.map_or(0, |of| of.counts.requests());
+    Failed { errors: figures.map_or(0, |of| of.counts.errors), requests }
+}
+
+impl Sure {
+    /// The verdict of an interval that is wholly on one side of `same`, or not.
+    fn of(compared: fair::Compared, same: f64, [below, above]: [&'static str; 2]) -> Self {
+        let verdict = match compared.interval {
+            Err(_) => "not enough yet",
+            Ok((_, high)) if high < same => below,
+            Ok((low, _)) if low > same => above,
+            Ok(_) => "unclear",
+        };
+        let bound = |value| rounded(value, RATIO_DIGITS);
+        let (low, high) = compared.interval.ok().map(|(low, high)| (bound(low), bound(high))).unzip();
+        let reason = compared.interval.err().map(|lack| lack.to_string());
+        Self { low, high, enough: compared.interval.is_ok(), reason, verdict }
+    }
+}
+
+impl SureOfErrors {
+    fn of(legacy: Failed, new: Failed) -> Self {
+        let rates = fair::error_rates(legacy, new);
+        let rate = |of: Failed| of.errors as f64 / of.requests as f64;
+        let times = Some(rate(new) / rate(legacy)).filter(|times| times.is_finite());
+        Self {
+            sure: Sure::of(rates, 0.0, ["fewer", "more"]),
+            difference: rates.estimate.map(|difference| rounded(difference, 6)),
+            ratio: times.map(|times| rounded(times, 3)),
+        }
+    }
 }
 
 pub(super) fn millis(duration: Duration) -> f64 {
@@ -167,6 +258,7 @@ fn rounded(value: f64, digits: i32) -> f64 {
 mod tests {
     use super::super::Admin;
     use super::*;
+    use crate::telemetry::Side;
 
     #[test]
     fn what_is_not_asked_for_has_a_default_and_nonsense_a_remedy() {

@@ -5,7 +5,8 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::compare::{self, Question};
 use super::costs::{Known, SideCost};
@@ -18,10 +19,11 @@ pub(super) async fn append(told: &mut String, table: &RouteTable, costs: &Known,
     let (legacy, new) = (over_all(table, Side::Legacy, question).await, over_all(table, Side::New, question).await);
     let at = SystemTime::now();
     let since = [&legacy, &new].into_iter().flatten().filter_map(|of| at.checked_sub(of.span)).min();
+    let whole = |figures: &Option<Figures>, cost| figures.as_ref().map(|figures| Whole::of(figures, cost));
     let beside = json!({
         "at": rfc3339(at),
         "since": since.map(rfc3339),
-        "sides": { "legacy": side(legacy, costs.legacy), "new": side(new, costs.new) },
+        "sides": { "legacy": whole(&legacy, costs.legacy), "new": whole(&new, costs.new) },
         "upstreams": with_costs(table, costs),
     });
     compare::append(told, table, question, beside).await;
@@ -42,13 +44,20 @@ async fn over_all(table: &RouteTable, side: Side, question: Question) -> Option<
     all
 }
 
-fn side(figures: Option<Figures>, cost: SideCost) -> Option<Map<String, Value>> {
-    let figures = figures?;
-    let mut side = compare::side(&figures);
-    let cpu = figures.cpu.map(|cpu| cpu.time.as_secs_f64());
-    side.insert("cpu_seconds".to_owned(), json!(cpu));
-    side.insert("memory_bytes".to_owned(), json!(cost.memory));
-    Some(side)
+/// A side over all routes.
+#[derive(Serialize)]
+struct Whole {
+    #[serde(flatten)]
+    side: compare::Side,
+    cpu_seconds: Option<f64>,
+    memory_bytes: Option<u64>,
+}
+
+impl Whole {
+    fn of(figures: &Figures, cost: SideCost) -> Self {
+        let cpu_seconds = figures.cpu.map(|cpu| cpu.time.as_secs_f64());
+        Self { side: compare::Side::of(figures), cpu_seconds, memory_bytes: cost.memory }
+    }
 }
 
 fn with_costs(table: &RouteTable, costs: &Known) -> Value {
