@@ -75,12 +75,15 @@ impl Writer {
         let mut family = Family::begin(&mut self.piece, metric, self.format);
         for (labels, value) in samples {
             family.sample(&mut self.piece, &labels, value);
-            if self.piece.len() >= FULL {
+            if self.piece.len() >= FULL && family.is_in_lines() {
                 self.hand_over().await;
             }
             self.courtesy.offer().await;
         }
         family.end(&mut self.piece);
+        if self.piece.len() >= FULL {
+            self.hand_over().await;
+        }
     }
 
     async fn hand_over(&mut self) {
@@ -104,15 +107,20 @@ impl Family {
         match format {
             Format::Prometheus => Self::Text(text::Family::begin(out, metric, false)),
             Format::OpenMetrics => Self::Text(text::Family::begin(out, metric, true)),
-            Format::Protobuf => Self::Protobuf(protobuf::Family::begin(metric)),
+            Format::Protobuf => Self::Protobuf(protobuf::Family::begin(out, metric)),
         }
     }
 
     fn sample(&mut self, out: &mut Vec<u8>, labels: &[(&'static str, &str)], value: Value<'_>) {
         match self {
             Self::Text(family) => family.sample(out, labels, value),
-            Self::Protobuf(family) => family.sample(labels, value),
+            Self::Protobuf(family) => family.sample(out, labels, value),
         }
+    }
+
+    /// Whether what was written so far may go before the rest is there: a message has its length before it.
+    fn is_in_lines(&self) -> bool {
+        matches!(self, Self::Text(_))
     }
 
     fn end(self, out: &mut Vec<u8>) {
