@@ -173,6 +173,10 @@ async fn each_request_has_exactly_one_record_whatever_becomes_of_it() {
     let end = client::get(address, "/answer.php?n=end").await;
     gateway.until_record_of(end.header("x-request-id").expect("an id")).await;
     assert_eq!(gateway.records().len(), expected.len() + 1, "{records:#?}");
+    // The 500, the 502 of a PHP that died before it answered, and the answer that broke off after a 200.
+    let errors =
+        gateway.metrics().await.sum("strangler_request_errors_total", &[("route", "rest"), ("side", "legacy")]);
+    assert_eq!(errors, 3.0);
     for (path, status, ended) in expected {
         let found: Vec<_> = records.iter().filter(|record| record["path"] == path).collect();
         assert_eq!(found.len(), 1, "{path}: {found:#?}");

@@ -2,7 +2,7 @@
 //! of a running gateway.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -13,6 +13,7 @@ use axum::routing::{get, post};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -132,7 +133,8 @@ const ONLY_IN_TIME: [&str; 1] =
 const ENOUGH: usize = 600;
 
 /// The cart is flipped after an hour, and slower from then on; of the few requests of the imprint one fails, of those
-/// of the basket all. The pool's trend is lost for a while, and the file is mended.
+/// of the basket all; those of the search begin with a 200 and break off. The pool's trend is lost for a while, and the
+/// file is mended.
 const STORY: &str = r#"
     input_series:
       - { series: 'strangler_route_latency_seconds{route="cart",side="legacy",quantile="0.99"}', values: "0.1x60 2 stale" }
@@ -140,7 +142,11 @@ const STORY: &str = r#"
       - { series: 'strangler_requests_total{route="cart",side="new",status="2xx"}', values: "_x61 0+200x60" }
       - { series: 'strangler_requests_total{route="imprint",side="new",status="2xx"}', values: "0+1x120" }
       - { series: 'strangler_requests_total{route="imprint",side="new",status="5xx"}', values: "0x80 1x40" }
+      - { series: 'strangler_request_errors_total{route="imprint",side="new"}', values: "0x80 1x40" }
       - { series: 'strangler_requests_total{route="basket",side="new",status="5xx"}', values: "0x75 0+2x45" }
+      - { series: 'strangler_request_errors_total{route="basket",side="new"}', values: "0x75 0+2x45" }
+      - { series: 'strangler_requests_total{route="search",side="legacy",status="2xx"}', values: "0+2x120" }
+      - { series: 'strangler_request_errors_total{route="search",side="legacy"}', values: "0x70 0+2x50" }
       - { series: 'strangler_upstream_saturation_seconds{upstream="php"}', values: "900x70 stale" }
       - { series: 'strangler_config_file_rejected', values: "0x10 1x69 0x40" }
     promql_expr_test:
@@ -153,17 +159,69 @@ const STORY: &str = r#"
       - expr: count by (alertname, route) (ALERTS{alertstate="firing"})
         eval_time: 85m
         exp_samples:
+          - { labels: '{alertname="StranglerLegacySideFails",route="search"}', value: 1 }
           - { labels: '{alertname="StranglerNewSideFails",route="basket"}', value: 1 }
           - { labels: '{alertname="StranglerNewSideSlower",route="cart"}', value: 1 }
 "#;
 
+/// The new side of the cart serves beside legacy for half an hour, then alone; legacy fails 20 of 120 requests and
+/// breaks 10 off. Two programs are watched.
+const COMPARED: &str = r#"
+    input_series:
+      - { series: 'strangler_route_latency_seconds{route="cart",side="legacy",quantile="0.99"}', values: "0.2x60 stale" }
+      - { series: 'strangler_route_latency_seconds{route="cart",side="new",quantile="0.99"}', values: "_x30 0.1x60" }
+      - { series: 'strangler_requests_total{route="cart",side="legacy",status="2xx"}', values: "0+100x120" }
+      - { series: 'strangler_requests_total{route="cart",side="legacy",status="5xx"}', values: "0+20x120" }
+      - { series: 'strangler_requests_total{route="cart",side="new",status="2xx"}', values: "0+100x120" }
+      - { series: 'strangler_request_errors_total{route="cart",side="legacy"}', values: "0+30x120" }
+      - { series: 'strangler_request_errors_total{route="cart",side="new"}', values: "0x120" }
+      - { series: 'strangler_requests_apart_total{route="cart",side="legacy",reason="gateway"}', values: "0+20x120" }
+      - { series: 'strangler_requests_apart_total{route="cart",side="legacy",reason="truncated"}', values: "0+10x120" }
+      - { series: 'strangler_side_cpu_seconds_total{side="legacy"}', values: "0+2x120" }
+      - { series: 'strangler_side_cpu_seconds_total{side="new"}', values: "0+0.5x120" }
+      - { series: 'process_cpu_seconds_total{job="strangler",instance="here"}', values: "0+6x120" }
+      - { series: 'process_cpu_seconds_total{job="node",instance="here"}', values: "0+30x120" }
+      - { series: 'strangler_build_info{job="strangler",instance="here",version="1"}', values: "1x120" }
+    promql_expr_test:
+"#;
+
+/// What Prometheus says of a story, written for `promtool test rules`.
+fn told(story: &str) {
+    let dir = temp_dir("story");
+    let (file, rules) = (dir.path().join("story.yml"), repository("docs/observability/alerts.yml"));
+    std::fs::write(&file, format!("rule_files: [\"{}\"]\ntests:\n  - interval: 1m{story}", rules.display()))
+        .expect("the story");
+    content(Command::new("promtool").args(["test", "rules"]).arg(file), b"");
+}
+
 #[test]
 fn the_rules_wake_an_operator_for_what_matters_and_not_for_chance() {
-    let dir = temp_dir("rules");
-    let (story, rules) = (dir.path().join("story.yml"), repository("docs/observability/alerts.yml"));
-    std::fs::write(&story, format!("rule_files: [\"{}\"]\ntests:\n  - interval: 1m{STORY}", rules.display()))
-        .expect("the story");
-    content(Command::new("promtool").args(["test", "rules"]).arg(story), b"");
+    told(STORY);
+}
+
+#[test]
+fn the_panels_of_the_comparison_say_what_was_counted() {
+    let dashboard = std::fs::read_to_string(repository("docs/observability/grafana.json")).expect("the dashboard");
+    let dashboard: Value = serde_json::from_str(&dashboard).expect("JSON");
+    let query = |title: &str| {
+        let panel = dashboard["panels"].as_array()?.iter().find(|panel| panel["title"] == title)?;
+        Some(panel["targets"][0]["expr"].as_str()?.replace("$__rate_interval", "5m").replace("$route", ".*"))
+    };
+    let mut story = COMPARED.to_owned();
+    for (title, minutes, samples) in [
+        ("P99, new ÷ legacy", 50, &[("route=\"cart\",quantile=\"0.99\"", 0.5)][..]),
+        ("P99, new ÷ legacy", 80, &[("route=\"cart\",quantile=\"0.99\"", 0.5)]),
+        ("Error rate", 50, &[("route=\"cart\",side=\"legacy\"", 0.25), ("route=\"cart\",side=\"new\"", 0.0)]),
+        ("CPU per request that asked the side", 50, &[("side=\"legacy\"", 0.02), ("side=\"new\"", 0.005)]),
+        ("CPU, in cores", 50, &[("job=\"strangler\",instance=\"here\"", 0.1)]),
+    ] {
+        let query = Value::from(query(title).expect(title));
+        story.push_str(&format!("      - expr: {query}\n        eval_time: {minutes}m\n        exp_samples:\n"));
+        for (labels, value) in samples {
+            story.push_str(&format!("          - {{ labels: '{{{labels}}}', value: {value} }}\n"));
+        }
+    }
+    told(&story);
 }
 
 #[tokio::test]
@@ -208,6 +266,31 @@ fn a_prometheus_that_is_not_there_is_said_to_be() {
     assert_eq!(told.status.code(), Some(2));
     let told = String::from_utf8_lossy(&told.stderr);
     assert!(told.starts_with("verify.py: no Prometheus at http://127.0.0.1:1: "), "{told}");
+}
+
+#[tokio::test]
+async fn what_observes_leaves_nothing_behind_when_it_is_told_to_end() {
+    let gateway = gateway().toml("[[route]]\npath = \"/health\"\nnew = \"health\"\nserve = \"new\"\n").start().await;
+    let (folder, script) = (temp_dir("observed"), repository("docs/observability"));
+    // On this gateway rather than on the shop, which has ports of its own.
+    let program = format!(
+        "import sys; sys.path.insert(0, {script:?}); sys.dont_write_bytecode = True; import verify\n\
+         class Here:\n  admin = '{}'; route = ask = None\n  def ask_both_sides(self): pass\n\
+         verify.Demonstration = Here; sys.argv = ['verify.py', '--seconds', '0']; sys.exit(verify.main())",
+        gateway.admin()
+    );
+    let mut observer = Command::new("/usr/bin/python3");
+    observer.args(["-c", &program]).env("TMPDIR", folder.path()).stdout(Stdio::piped());
+    let mut observer = observer.spawn().expect("it starts");
+    let mut said = BufReader::new(observer.stdout.take().expect("its output")).lines().map(|line| line.expect("text"));
+    let stays = said.find(|line| line.ends_with(" stays until Ctrl-C")).expect("a Prometheus that stays");
+    let url = stays.split(' ').next().expect("its address");
+    assert_eq!(reqwest::get(format!("{url}/-/healthy")).await.expect("an answer").status(), StatusCode::OK);
+
+    kill_process(Pid::from_child(&observer), Signal::TERM).expect("it is there");
+    assert_eq!(observer.wait().expect("it ends").code(), Some(143));
+    assert!(reqwest::get(url).await.is_err(), "{url} still answers");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 0);
 }
 
 #[tokio::test]

@@ -12,14 +12,15 @@ be looked at. With --prometheus a running one is asked, and nothing is started o
 Exit: 0 every query finds something, or waits for what this gateway does not have; 1 one finds nothing; 2 it could not
 be asked.
 """
-import argparse, contextlib, json, pathlib, shutil, socket, subprocess, sys, tempfile, time, urllib.error, urllib.parse, urllib.request
+import argparse, contextlib, json, pathlib, shutil, signal, socket, subprocess, sys, tempfile, time, urllib.error, urllib.parse, urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
 # What may find nothing for a reason: by what stands in the query, what it waits for.
 WAITS_FOR = {
-    'status="5xx"}[5m])) > 5': "more than five requests that fail",
+    "[5m])) > 5)": "more than five requests that fail",
+    "strangler_upstream_failures_total[1m]) > 0": "a call of an upstream that fails",
     "strangler_requests_apart_total": "a request that was retried, cut off or left by its client",
     "strangler_upstream_saturation_seconds": "a quarter of an hour of a pool's demand",
     "strangler_check_key_used_total": "a check of signatures",
@@ -53,7 +54,7 @@ def queries(prometheus):
     """Those of the dashboard, and what each alert looks at; what an alert waits for should not be there."""
     dashboard = json.loads((HERE / "grafana.json").read_text())
     for of in [target for panel in dashboard["panels"] for target in panel.get("targets", [])] + dashboard["annotations"]["list"]:
-        yield of["expr"].replace("$__rate_interval", "30s").replace("$route", ".*")
+        yield of["expr"].replace("$__rate_interval", "1m").replace("$route", ".*")
     rules = [rule for group in api(prometheus, "rules")["groups"] for rule in group["rules"]]
     if not rules:
         raise Unasked(f"Prometheus has no rules: `rule_files` is to name {HERE / 'alerts.yml'}")
@@ -152,6 +153,8 @@ def main():
     parser.add_argument("--prometheus", metavar="URL", help="one that runs, has scraped a gateway, and has the rules of this folder")
     parser.add_argument("--seconds", type=float, default=30, help="how long to wait for data (default: 30)")
     options = parser.parse_args()
+    # As Ctrl-C does: the Prometheus, its folder and the flip are undone on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         if options.prometheus:
             return 0 if ask(options.prometheus.rstrip("/"), options.seconds) else 1

@@ -19,7 +19,7 @@ use super::courtesy::Courtesy;
 use super::family::{Histogram, Labels, Value};
 use super::metrics::{
     APART, BUILD, BYTES_IN, BYTES_OUT, CHECK_CACHE, CHECK_PARITY, CHECK_REFUSED, CHECK_STORE_OPERATIONS,
-    CHECK_STORE_SECONDS, CHECK_STORE_UP, CHECK_UNDECIDED, CONNECTIONS, CPU, DURATION, FILE_REJECTED, Format,
+    CHECK_STORE_SECONDS, CHECK_STORE_UP, CHECK_UNDECIDED, CONNECTIONS, CPU, DURATION, ERRORS, FILE_REJECTED, Format,
     GENERATION, Gauges, IN_FLIGHT, KEY_USED, LOG_DROPPED, MEMORY, Metric, QUANTILE, REFUSED, RELOADS, REQUESTS,
     SATURATION, SERVE, SERVICE, SIDE_CPU, SIDE_MEMORY, STALLS, TRACES_DROPPED, UPSTREAM_CONNECTIONS, UPSTREAM_FAILURES,
     UPSTREAM_QUEUE, UPSTREAM_QUEUE_SECONDS,
@@ -75,12 +75,15 @@ impl Writer {
         let mut family = Family::begin(&mut self.piece, metric, self.format);
         for (labels, value) in samples {
             family.sample(&mut self.piece, &labels, value);
-            if self.piece.len() >= FULL {
+            if self.piece.len() >= FULL && family.is_in_lines() {
                 self.hand_over().await;
             }
             self.courtesy.offer().await;
         }
         family.end(&mut self.piece);
+        if self.piece.len() >= FULL {
+            self.hand_over().await;
+        }
     }
 
     async fn hand_over(&mut self) {
@@ -101,15 +104,20 @@ impl Family {
         match format {
             Format::Prometheus => Self::Text(text::Family::begin(out, metric, false)),
             Format::OpenMetrics => Self::Text(text::Family::begin(out, metric, true)),
-            Format::Protobuf => Self::Protobuf(protobuf::Family::begin(metric)),
+            Format::Protobuf => Self::Protobuf(protobuf::Family::begin(out, metric)),
         }
     }
 
     fn sample(&mut self, out: &mut Vec<u8>, labels: &[(&'static str, &str)], value: Value<'_>) {
         match self {
             Self::Text(family) => family.sample(out, labels, value),
-            Self::Protobuf(family) => family.sample(labels, value),
+            Self::Protobuf(family) => family.sample(out, labels, value),
         }
+    }
+
+    /// Whether what was written so far may go before the rest is there: a message has its length before it.
+    fn is_in_lines(&self) -> bool {
+        matches!(self, Self::Text(_))
     }
 
     fn end(self, out: &mut Vec<u8>) {
@@ -157,6 +165,7 @@ struct UpstreamReading {
 #[derive(Debug)]
 struct Numbers {
     statuses: [u64; STATUS_CLASSES.len()],
+    errors: u64,
     apart: [u64; Apart::ALL.len()],
     in_flight: u64,
     bytes_in: u64,
@@ -177,8 +186,8 @@ impl SideReading {
             duration.exemplify(exemplar);
         }
         let service = Histogram::of(totals.curve(Latency::Service), format);
-        let SideTotals { statuses, apart, in_flight, bytes_in, bytes_out, .. } = totals;
-        let numbers = Numbers { statuses, apart, in_flight, bytes_in, bytes_out };
+        let SideTotals { statuses, errors, apart, in_flight, bytes_in, bytes_out, .. } = totals;
+        let numbers = Numbers { statuses, errors, apart, in_flight, bytes_in, bytes_out };
         Some(Self { route: Arc::clone(route), side: side.word(), numbers, duration, service, quantiles })
     }
 
@@ -225,6 +234,7 @@ impl Reading {
             }),
         )
         .await;
+        numbers(out, &ERRORS, sides().map(|(labels, of)| (labels, of.numbers.errors))).await;
         numbers(
             out,
             &APART,
@@ -466,7 +476,7 @@ mod tests {
         String::from_utf8(read).unwrap()
     }
 
-    /// The text after one exchange of 20 ms on the legacy side, and one that was retried.
+    /// The text after one exchange of 20 ms on the legacy side, one that was retried and one that broke off.
     async fn text(route: &str, format: Format) -> String {
         let telemetry = Telemetry::new(1, &Destination::Off).unwrap();
         let (route, php) = (telemetry.route(route), telemetry.upstream("php"));
@@ -481,6 +491,7 @@ mod tests {
         let legacy = route.cell(0).unwrap();
         legacy.side(Side::Legacy).count(&outcome, "r1");
         legacy.side(Side::Legacy).count(&Outcome { apart: Some(Apart::Retried), ..outcome }, "r2");
+        legacy.side(Side::Legacy).count(&Outcome { apart: Some(Apart::Truncated), error: true, ..outcome }, "r3");
         php.cell(0).unwrap().queued(Duration::from_millis(4));
         php.cell(0).unwrap().failed("connect");
         let login = telemetry.check("order", "login");
@@ -517,7 +528,8 @@ mod tests {
     async fn the_values_are_those_that_were_counted() {
         let text = text("order", Format::Prometheus).await;
         for line in [
-            "strangler_requests_total{route=\"order\",side=\"legacy\",status=\"2xx\"} 2",
+            "strangler_requests_total{route=\"order\",side=\"legacy\",status=\"2xx\"} 3",
+            "strangler_request_errors_total{route=\"order\",side=\"legacy\"} 1",
             "strangler_requests_apart_total{route=\"order\",side=\"legacy\",reason=\"retried\"} 1",
             "strangler_requests_in_flight{route=\"order\",side=\"legacy\"} 0",
             "strangler_request_duration_seconds_sum{route=\"order\",side=\"legacy\"} 0.02",

@@ -4,11 +4,12 @@
 //! Pure. Written here since the client library takes neither exemplars nor summaries that it did not gather
 //! itself; and small, since a scrape of a thousand routes holds thousands of them at once.
 
+use std::iter;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::counters::Exemplar;
-use super::histogram::{BUCKETS, Distribution, middle_of};
+use super::histogram::{BUCKETS, Distribution, Packed, middle_of};
 use super::metrics::{BOUNDS, Format};
 
 /// Parts of one doubling in a native histogram, as a power of two: as fine as what is recorded, so
@@ -37,8 +38,8 @@ pub(super) struct Histogram {
     /// How many are in each bucket or in one before it.
     pub(super) up_to: [u64; CLASSIC],
     pub(super) sum: Duration,
-    /// The native buckets that something fell into, in order: bucket `n` ends at 2^(n/32) seconds.
-    pub(super) native: Option<Vec<(i32, u64)>>,
+    /// What the native buckets are made of when they are written; until then it takes a fraction of their room.
+    native: Option<Packed>,
     exemplars: Vec<(usize, Exemplar)>,
 }
 
@@ -48,7 +49,7 @@ impl Histogram {
         let (bounded, count) = distribution.before(&ENDS);
         let mut up_to = [count; CLASSIC];
         up_to.iter_mut().zip(bounded).for_each(|(up_to, bounded)| *up_to = bounded);
-        let native = (format == Format::Protobuf).then(|| native_buckets(distribution));
+        let native = (format == Format::Protobuf).then(|| distribution.pack());
         Self { up_to, sum: distribution.sum(), native, exemplars: Vec::new() }
     }
 
@@ -62,6 +63,20 @@ impl Histogram {
     /// The exchange that was named for a bucket.
     pub(super) fn exemplar(&self, bucket: usize) -> Option<&Exemplar> {
         self.exemplars.iter().find(|(of, _)| *of == bucket).map(|(_, exemplar)| exemplar)
+    }
+
+    /// The native buckets that something fell into, in order, and how much: bucket `n` ends at 2^(n/32) seconds.
+    pub(super) fn native(&self) -> Option<impl Iterator<Item = (i32, u64)>> {
+        let filled = self.native.as_ref()?.filled();
+        let mut filled = filled.filter_map(|(bucket, count)| Some((*NATIVE.get(bucket)?, count))).peekable();
+        // Neighbours of ours may share one.
+        Some(iter::from_fn(move || {
+            let (index, mut sum) = filled.next()?;
+            while let Some((_, count)) = filled.next_if(|(next, _)| *next == index) {
+                sum += count;
+            }
+            Some((index, sum))
+        }))
     }
 
     /// How many there are in all.
@@ -88,16 +103,3 @@ static NATIVE: LazyLock<Vec<i32>> = LazyLock::new(|| {
     };
     (0..BUCKETS).map(native).collect()
 });
-
-/// The native buckets that something fell into, in order, and how much: neighbours of ours may share one.
-fn native_buckets(distribution: &Distribution) -> Vec<(i32, u64)> {
-    let mut native: Vec<(i32, u64)> = Vec::new();
-    for (bucket, count) in distribution.filled() {
-        let Some(index) = NATIVE.get(bucket).copied() else { continue };
-        match native.last_mut() {
-            Some((last, sum)) if *last == index => *sum += count,
-            _ => native.push((index, count)),
-        }
-    }
-    native
-}

@@ -5,6 +5,7 @@
 //! by one worker and read by anyone; a [`Distribution`] is what a reader makes of several.
 //! Pure: no clock, no names, no idea of what the durations are of.
 
+use std::iter;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -218,31 +219,31 @@ impl Distribution {
 
     /// Adds what was packed.
     pub(crate) fn add_packed(&mut self, packed: &Packed) {
-        packed.each(|bucket, more| {
+        for (bucket, more) in packed.filled() {
             if let Some(octave) = self.octaves.get_mut(bucket / PARTS)
                 && let Some(count) = octave.get_or_insert_default().get_mut(bucket % PARTS)
             {
                 *count += more;
             }
-        });
+        }
         self.nanos = self.nanos.wrapping_add(packed.nanos);
     }
 
     /// Takes an earlier reading of the same writers away: what is left came since.
     pub(crate) fn subtract(&mut self, earlier: &Packed) {
-        earlier.each(|bucket, less| {
+        for (bucket, less) in earlier.filled() {
             if let Some(Some(octave)) = self.octaves.get_mut(bucket / PARTS)
                 && let Some(count) = octave.get_mut(bucket % PARTS)
             {
                 *count = count.saturating_sub(less);
             }
-        });
+        }
         self.nanos = self.nanos.wrapping_sub(earlier.nanos);
     }
 
     /// The same in little room, to be kept.
     pub(crate) fn pack(&self) -> Packed {
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(BUCKETS);
         let mut next = 0;
         for (bucket, count) in self.filled() {
             push_number(&mut bytes, (bucket - next) as u64);
@@ -283,14 +284,16 @@ impl Packed {
         Duration::from_nanos(self.nanos)
     }
 
-    fn each(&self, mut of: impl FnMut(usize, u64)) {
+    /// The buckets that something fell into, in order, by their numbers.
+    pub(super) fn filled(&self) -> impl Iterator<Item = (usize, u64)> {
         let mut bytes = self.bytes.iter().copied();
         let mut next = 0_usize;
-        while let (Some(gap), Some(count)) = (number(&mut bytes), number(&mut bytes)) {
+        iter::from_fn(move || {
+            let (gap, count) = (number(&mut bytes)?, number(&mut bytes)?);
             let bucket = next.saturating_add(usize::try_from(gap).unwrap_or(usize::MAX));
-            of(bucket, count);
             next = bucket.saturating_add(1);
-        }
+            Some((bucket, count))
+        })
     }
 
     #[cfg(test)]

@@ -75,6 +75,8 @@ macro_rules! metrics {
 metrics! {
     REQUESTS = Counter "strangler_requests_total" ["route", "side", "status"]
         "Requests answered, by class of status (2xx, ...); 4xx includes clients that left (499)";
+    ERRORS = Counter "strangler_request_errors_total" ["route", "side"]
+        "Answers with a 5xx status, and answers that broke off after another";
     APART = Counter "strangler_requests_apart_total" ["route", "side", "reason"]
         "Requests of a side that are in none of its latency histograms, by reason";
     IN_FLIGHT = Gauge "strangler_requests_in_flight" ["route", "side"]

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use prost::Message;
+use prost::encoding::encode_varint;
 
 use super::counters;
 use super::family::{self, NATIVE_SCHEMA, Value};
@@ -87,8 +88,10 @@ struct Histogram {
     zero_threshold: f64,
     #[prost(message, repeated, tag = "12")]
     spans: Vec<Span>,
-    #[prost(sint64, repeated, tag = "13")]
-    deltas: Vec<i64>,
+    /// Packed numbers (sint64), each written once: most of a scrape are these, and as numbers their length would be
+    /// added up anew for every message around them.
+    #[prost(bytes = "vec", tag = "13")]
+    deltas: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -131,32 +134,37 @@ struct Timestamp {
 /// A metric that is being written, one sample after the other.
 pub(super) struct Family {
     kind: Kind,
-    /// All but its length, which stands before it and is known at its end.
-    bytes: Vec<u8>,
+    /// Where its length is to stand, which is known at its end.
+    from: usize,
     /// A message is its fields one after the other: one with a single sample is what that sample adds to a family.
     more: MetricFamily,
 }
 
 impl Family {
-    pub(super) fn begin(metric: &Metric) -> Self {
+    /// Appends what stands above a metric's samples.
+    pub(super) fn begin(out: &mut Vec<u8>, metric: &Metric) -> Self {
         let Metric { name, kind, help, .. } = *metric;
         let head =
             MetricFamily { name: name.to_owned(), help: help.to_owned(), kind: kind.into(), samples: Vec::new() };
         let more = MetricFamily { samples: vec![Sample::default()], ..MetricFamily::default() };
-        Self { kind, bytes: head.encode_to_vec(), more }
+        let from = out.len();
+        head.encode_raw(out);
+        Self { kind, from, more }
     }
 
-    pub(super) fn sample(&mut self, labels: &[(&'static str, &str)], value: Value<'_>) {
+    /// Appends one sample. What was appended since the beginning is to stay there until the end.
+    pub(super) fn sample(&mut self, out: &mut Vec<u8>, labels: &[(&'static str, &str)], value: Value<'_>) {
         if let [sample] = &mut *self.more.samples {
             sample.say(self.kind, labels, value);
         }
-        self.more.encode_raw(&mut self.bytes);
+        self.more.encode_raw(out);
     }
 
-    /// Appends the whole of it.
+    /// Writes its length before it.
     pub(super) fn end(self, out: &mut Vec<u8>) {
-        prost::encode_length_delimiter(self.bytes.len(), out).unwrap_or_default();
-        out.extend_from_slice(&self.bytes);
+        let mut length = Vec::new();
+        encode_varint((out.len() - self.from) as u64, &mut length);
+        out.splice(self.from..self.from, length);
     }
 }
 
@@ -198,27 +206,32 @@ impl Histogram {
             bucket.up_to = up_to;
             bucket.exemplar = of.exemplar(n).map(Exemplar::of);
         }
-        if let Some(native) = &of.native {
+        if let Some(native) = of.native() {
             self.say_native(native);
         }
     }
 
-    fn say_native(&mut self, native: &[(i32, u64)]) {
+    fn say_native(&mut self, native: impl Iterator<Item = (i32, u64)>) {
         self.schema = NATIVE_SCHEMA;
         self.zero_threshold = NATIVE_ZERO;
         self.spans.clear();
         self.deltas.clear();
         let (mut next, mut last) = (0, 0);
         for (index, count) in native {
-            let count = i64::try_from(*count).unwrap_or(i64::MAX);
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
             match self.spans.last_mut() {
-                Some(span) if *index == next => span.length += 1,
+                Some(span) if index == next => span.length += 1,
                 _ => self.spans.push(Span { offset: index - next, length: 1 }),
             }
-            self.deltas.push(count - last);
+            encode_varint(zigzag(count - last), &mut self.deltas);
             (next, last) = (index + 1, count);
         }
     }
+}
+
+/// As protobuf writes a number that may be negative: small ones short, whatever their sign.
+fn zigzag(number: i64) -> u64 {
+    ((number << 1) ^ (number >> 63)).cast_unsigned()
 }
 
 impl Exemplar {
@@ -234,6 +247,8 @@ impl Exemplar {
 
 #[cfg(test)]
 mod tests {
+    use prost::encoding::decode_varint;
+
     use super::super::histogram::Distribution;
     use super::super::metrics::Format;
     use super::*;
@@ -256,18 +271,19 @@ mod tests {
 
     /// Counts by the native bucket's upper bound, as a scraper adds spans and deltas up.
     fn read_back(histogram: &Histogram) -> Vec<(f64, i64)> {
-        let mut deltas = histogram.deltas.iter();
+        let mut deltas = &*histogram.deltas;
         let (mut index, mut count) = (0, 0);
         let mut read = Vec::new();
         for span in &histogram.spans {
             index += span.offset;
             for _ in 0..span.length {
-                count += deltas.next().unwrap();
+                let delta = decode_varint(&mut deltas).unwrap();
+                count += (delta >> 1).cast_signed() ^ -(delta & 1).cast_signed();
                 read.push((2_f64.powf(f64::from(index) / 32.0), count));
                 index += 1;
             }
         }
-        assert!(deltas.next().is_none());
+        assert!(deltas.is_empty());
         read
     }
 
@@ -297,9 +313,9 @@ mod tests {
         let metric = Metric { name: "n_total", kind: Kind::Counter, labels: &["a"], help: "Help" };
         let samples = [("long", 1.0), ("b", 2.0)].map(|(label, value)| ([("a", label)], Value::Number(value)));
         let mut out = Vec::new();
-        let mut family = Family::begin(&metric);
+        let mut family = Family::begin(&mut out, &metric);
         for (labels, value) in samples {
-            family.sample(&labels, value);
+            family.sample(&mut out, &labels, value);
         }
         family.end(&mut out);
         let read = MetricFamily::decode_length_delimited(&*out).unwrap();
