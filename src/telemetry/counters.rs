@@ -368,11 +368,14 @@ impl RouteStats {
         if !history.due(now) {
             return;
         }
-        // Most of many routes rest most of the time.
+        // Most of many routes rest most of the time: nothing came since the last reading.
         let rests = |side| self.side_cells(side).map(SideCell::requests).sum::<u64>() == history.requests(side);
         let reading = Side::ALL.map(|side| if rests(side) { None } else { self.totals(side) });
         history.close(now, &reading);
-        for side in Side::ALL {
+        for (side, read) in Side::ALL.into_iter().zip(&reading) {
+            if read.is_none() && history.slowest_are_recent(side, now) {
+                continue;
+            }
             let young = self.side_cells(side).flat_map(|cell| cell.slowest.collect()).collect();
             let known = history.keep_slowest(side, young, now);
             self.side_cells(side).for_each(|cell| cell.slowest.raise(known));

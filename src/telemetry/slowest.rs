@@ -13,6 +13,8 @@ use super::counters::Apart;
 
 /// How many are kept.
 pub(crate) const KEPT: usize = 10;
+/// How long one is of interest.
+pub(crate) const RECENT: Duration = Duration::from_secs(600);
 
 /// One slow exchange.
 #[derive(Clone, Debug)]
@@ -66,6 +68,13 @@ impl Slowest {
             let bar = known.iter().map(|slow| nanos(slow.total)).min().unwrap_or(0);
             self.bar.store(bar, Ordering::Relaxed);
         }
+    }
+}
+
+impl Slow {
+    /// Whether it is still of interest.
+    pub(crate) fn is_recent(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.ended) < RECENT
     }
 }
 

@@ -29,8 +29,6 @@ const MERGED: usize = 30;
 const COARSE: usize = 12;
 /// Points of an hour.
 const POINTS: u32 = 360;
-/// How long a slow exchange is of interest.
-const RECENT: Duration = Duration::from_secs(600);
 
 /// A span of time that ends now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -445,21 +443,23 @@ impl History {
     /// The slowest of those known and of those that are `young`.
     pub(crate) fn slowest(&self, side: Side, mut young: Vec<Slow>, now: Instant) -> Vec<Slow> {
         let known = of_side(&self.sides, side).iter().flat_map(|history| &history.slowest);
-        young.extend(known.filter(|slow| now.saturating_duration_since(slow.ended) < RECENT).cloned());
+        young.extend(known.filter(|slow| slow.is_recent(now)).cloned());
         keep_slowest(&mut young);
         young
     }
 
     /// Keeps the slowest of those known and of those that are `young`; gives back which those are.
-    pub(crate) fn keep_slowest(&mut self, side: Side, young: Vec<Slow>, now: Instant) -> &[Slow] {
-        let slowest = self.slowest(side, young, now);
-        match of_side_mut(&mut self.sides, side) {
-            Some(history) => {
-                history.slowest = slowest;
-                &history.slowest
-            }
-            None => &[],
-        }
+    pub(crate) fn keep_slowest(&mut self, side: Side, mut young: Vec<Slow>, now: Instant) -> &[Slow] {
+        let Some(history) = of_side_mut(&mut self.sides, side) else { return &[] };
+        young.extend(std::mem::take(&mut history.slowest).into_iter().filter(|slow| slow.is_recent(now)));
+        keep_slowest(&mut young);
+        history.slowest = young;
+        &history.slowest
+    }
+
+    /// Whether all that is known of one side's slowest is still of interest.
+    pub(crate) fn slowest_are_recent(&self, side: Side, now: Instant) -> bool {
+        of_side(&self.sides, side).iter().flat_map(|history| &history.slowest).all(|slow| slow.is_recent(now))
     }
 
     /// How long one side was at work in the slice that was closed at `now`, if one was: the sum of its service times.
@@ -498,6 +498,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::super::counters::{Outcome, RouteStats};
+    use super::super::slowest::RECENT;
     use super::*;
 
     /// A route on which `serve` is called once a second, with the seconds passed so far.
