@@ -22,6 +22,7 @@ pub(super) async fn of(table: &RouteTable, reloads: &Reloads, costs: &Known) -> 
         memory_bytes: cost.memory,
     };
     let (mut routes, mut courtesy) = (Vec::with_capacity(table.routes.len()), Courtesy::new());
+    courtesy.pause().await;
     for route in &table.routes {
         routes.push(RouteGauge { name: Arc::clone(&route.name), serve: route.serve.word() });
         courtesy.offer().await;

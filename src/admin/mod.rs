@@ -43,7 +43,7 @@ pub(crate) use self::flip::{Done, Flip, Order, Refused};
 pub(crate) use self::reload::ReloadStatus;
 pub(crate) use self::token::Token;
 use crate::route::LiveTable;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Courtesy, Telemetry};
 
 /// Connections served at once; more wait in the listener's backlog.
 const CONNECTIONS: usize = 64;
@@ -123,8 +123,11 @@ async fn accept(listener: &TcpListener, bound: SocketAddr, admin: &Rc<Admin>) {
 
 async fn connection(stream: TcpStream, bound: SocketAddr, admin: &Admin) {
     let cut = Rc::new(Notify::new());
-    let service =
-        service_fn(async |request: Request<Incoming>| Ok::<_, Infallible>(admin.respond(request, bound, &cut).await));
+    let service = service_fn(async |request: Request<Incoming>| {
+        // What is asked once in a while finds nothing of its in the processor's cache: to be here took long already.
+        Courtesy::new().pause().await;
+        Ok::<_, Infallible>(admin.respond(request, bound, &cut).await)
+    });
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
