@@ -65,7 +65,8 @@ pub(super) fn times(value: f64) -> String {
     let digits = match value {
         10.0.. => 1,
         0.1.. => 2,
-        0.000_1.. => 1 + (-value.log10()).ceil() as usize,
+        // The port tells five digits behind the point.
+        0.000_01.. => 1 + (-value.log10()).ceil() as usize,
         _ => 2,
     };
     format!("{value:.digits$}×")
@@ -142,7 +143,7 @@ mod tests {
         let few = sure(r#"{"low": null, "high": null, "verdict": "not enough yet", "reason": "needs 368 requests"}"#);
         assert_eq!([ratio(Some(0.25), &few), ratio_with_range(Some(0.25), &few)], [NOT_ENOUGH; 2]);
         assert_eq!(ratio_with_range(None, &few), NONE);
-        let small = [0.004_2, 0.042, 0.42, 4.2, 42.0, 0.0].map(times);
-        assert_eq!(small, ["0.0042×", "0.042×", "0.42×", "4.20×", "42.0×", "0.00×"]);
+        let small = [0.000_02, 0.004_2, 0.042, 0.42, 4.2, 42.0, 0.0].map(times);
+        assert_eq!(small, ["0.000020×", "0.0042×", "0.042×", "0.42×", "4.20×", "42.0×", "0.00×"]);
     }
 }

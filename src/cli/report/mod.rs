@@ -149,11 +149,11 @@ fn on_both_sides(row: &Row) -> Option<&Confidence> {
 
 fn concluded(verdicts: &[&str]) -> String {
     let mut said: Vec<String> = Vec::new();
-    for (verdict, words) in VERDICTS {
+    for (verdict, meaning) in VERDICTS {
         match verdicts.iter().filter(|of| **of == verdict).count() {
             0 => {}
-            all if all == verdicts.len() => said.push(words.to_owned()),
-            some => said.push(format!("{words} on {some}")),
+            all if all == verdicts.len() => said.push(meaning.to_owned()),
+            some => said.push(format!("{meaning} on {some}")),
         }
     }
     said.join(", ")

@@ -213,9 +213,10 @@ fn detail<'m>(model: &'m Model, look: Look) -> Vec<Line<'m>> {
     for (side, figures) in places {
         let place = route.and_then(|route| if side == "new" { route.new.as_ref() } else { route.legacy.as_ref() });
         let name = format!("{side:6} {}  ", place.map_or(words::NONE, |place| place.as_str()));
-        let [counts, times] = figures.as_ref().map_or_else(|| ["no requests".to_owned(), String::new()], at_length);
+        let (counts, times) = figures.as_ref().map(at_length).unzip();
+        let counts = counts.unwrap_or_else(|| "no requests".to_owned());
         lines.push(Line::from(vec![Span::styled(name, look.side(side)), Span::raw(counts)]));
-        lines.push(Line::raw(format!("       {times}")));
+        lines.extend(times.map(|times| Line::raw(format!("       {times}"))));
     }
     let (ratio, sure) = (&row.compared.ratio, &row.compared.confidence);
     for (figure, value, sure) in [("P50", ratio.p50, &sure.p50), ("P99", ratio.p99, &sure.p99)] {
@@ -227,7 +228,7 @@ fn detail<'m>(model: &'m Model, look: Look) -> Vec<Line<'m>> {
 }
 
 /// One side's counts, and its times with what they are of.
-fn at_length(side: &Figures) -> [String; 2] {
+fn at_length(side: &Figures) -> (String, String) {
     let counts = format!(
         "{} requests  {}/s  errors {} ({})",
         words::count(side.requests),
@@ -244,7 +245,7 @@ fn at_length(side: &Figures) -> [String; 2] {
         words::count(side.measured),
     );
     let apart = words::apart(&side.apart);
-    [counts, if apart == words::NONE { times } else { format!("{times}; apart {apart}") }]
+    (counts, if apart == words::NONE { times } else { format!("{times}; apart {apart}") })
 }
 
 fn bottom(model: &Model) -> Line<'_> {
@@ -368,6 +369,14 @@ P99 new÷legacy  not enough yet
        0.30×, but needs 368 requests on each side; legacy has 200, new has 100
 f flip  / filter  ←→ sort  r reverse  w window  l latency  ? help  q quit";
         assert_eq!(lines(&model(), [120, 20]).join("\n"), expected);
+    }
+
+    #[test]
+    fn of_a_side_without_requests_no_times_are_told() {
+        let mut model = model();
+        press(&mut model, KeyCode::Down);
+        let shown = lines(&model, [120, 20]).join("\n");
+        assert!(shown.contains("new    carts  no requests\nP50 new÷legacy  –\nP99 new÷legacy  –\n"), "{shown}");
     }
 
     #[test]
